@@ -1,0 +1,32 @@
+"""The errors that discl raises for its users. A leaf: every room may import it, it imports nothing.
+
+Each message says what was given, what is wrong and what to do. `exit_code` is what the command line returns.
+"""
+
+
+class DisclError(Exception):
+    """The user must change something (exit code 2)."""
+
+    exit_code = 2
+
+
+class ConfigError(DisclError):
+    """A config file, a key or a value in it cannot be used."""
+
+
+class DataError(DisclError):
+    """The data on disk is not what the config says it is."""
+
+
+class ModelError(DisclError):
+    """A model folder or checkpoint cannot be loaded or does not suit the request."""
+
+
+class StoreError(DisclError):
+    """A store cannot be opened, written or read."""
+
+
+class RunFailed(DisclError):
+    """The run itself failed although the input was accepted (exit code 1)."""
+
+    exit_code = 1
