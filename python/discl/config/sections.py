@@ -1,0 +1,206 @@
+"""The tables of a config (design 6), one frozen model each, composed by `RunConfig`."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from discl.config.values import (
+    Clip,
+    Count,
+    Device,
+    FolderOrHub,
+    Level,
+    Levels,
+    Money,
+    OptionalPath,
+    Positive,
+    RequiredPath,
+    Seed,
+    Seeds,
+    Share,
+    Size,
+    Strings,
+    first_seeds,
+)
+
+Score = Annotated[float, Field(ge=-1.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """Frozen; unknown keys are errors; 8 is not "8" and true is not 1."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Where the images are. `root` is absolute, or "" for digits-lt, whose images ship with scikit-learn."""
+
+    kind: Literal[
+        "imagefolder", "csv", "imagenet-lt", "cifar100-lt", "inaturalist2018", "iwildcam", "digits-lt"
+    ]
+    root: OptionalPath = ""
+    max_bad_share: Share = 0.01
+    allow_licenses: Strings = ()
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _has_root(self) -> "DataConfig":
+        if not self.root and self.kind != "digits-lt":
+            raise ValueError(f'kind = "{self.kind}" needs root = "..." (where the images are)')
+        return self
+
+
+class HardConfig(Section):
+    """Which training images get a spectrum. A class with fewer than `few_below` images is few."""
+
+    rule: Literal["few", "confidence", "loss", "all", "list"] = "few"
+    few_below: Positive = 20
+    many_from: Positive = 100
+    limit: Count = 0
+    list: OptionalPath = ""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "HardConfig":
+        if self.few_below > self.many_from:
+            raise ValueError(f"few_below = {self.few_below} must not exceed many_from = {self.many_from}")
+        if self.rule == "list" and not self.list:
+            raise ValueError('rule = "list" needs list = "file" (one source id per line)')
+        return self
+
+
+class ModelConfig(Section):
+    """The diffusion model: a diffusers folder (absolute) or `hub:organisation/name`."""
+
+    path: FolderOrHub = ""
+    revision: str = ""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    backend: Literal["torch", "onnx", "tensorrt"] = "torch"
+    exported: OptionalPath = ""
+    loras: Strings = ()
+
+
+class SpectrumConfig(Section):
+    """What is made of each hard image: levels x seeds, and how."""
+
+    levels: Levels = (0, 10, 30, 50)
+    seeds: Seeds = first_seeds(8)
+    steps: Annotated[int, Field(ge=1, le=1000)] = 50
+    text_guidance: Annotated[float, Field(ge=1.0, le=100.0)] = 10.0
+    solver: Literal["auto", "ddim", "euler", "euler-ancestral", "dpmpp-2m", "lcm"] = "auto"
+    mode: Literal["exact", "few-step", "pure-noise"] = "exact"
+    prompt: str = "a photo of a {class}"
+    prompts: OptionalPath = ""
+    negative_prompt: str = ""
+    size: Size | None = None
+    size_policy: Literal["fit", "crop", "bucket", "stretch"] = "fit"
+    retries: Count = 0
+    best_of: Positive = 1
+    fill: str | int = "none"
+    upscale: Positive = 1
+
+
+def _number(key: Any) -> Any:
+    return int(key) if isinstance(key, str) and key.isdigit() else key
+
+
+class Thresholds(Section):
+    """Lowest accepted text score: the class's own, else the level's own, else `default`."""
+
+    default: Score = 0.30
+    classes: dict[str, Score] = {}
+    levels: dict[Annotated[Level, BeforeValidator(_number)], Score] = {}
+
+    def of(self, class_name: str, level: int) -> float:
+        return self.classes.get(class_name, self.levels.get(level, self.default))
+
+
+def _thresholds(value: Any) -> Any:
+    return {"default": value} if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+class ScoreConfig(Section):
+    """The judge of every image: CLIP cosine with the prompt's text."""
+
+    clip: Clip = "ViT-B-32:openai"
+    prompt: str = "a photo of a {class}"
+    threshold: Annotated[Thresholds, BeforeValidator(_thresholds)] = Thresholds()
+
+
+class EngineConfig(Section):
+    device: Device = "auto"
+    slots: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = "auto"
+    early_rejection: bool = False
+    false_reject_limit: Share = 0.02
+    control_share: Share = 0.05
+
+
+class StoreConfig(Section):
+    """Where spectrum images go. `path` is absolute."""
+
+    path: RequiredPath = Field("spectrum", validate_default=True)
+    format: Literal["jpg", "png", "webp"] = "jpg"
+    quality: Annotated[int, Field(ge=1, le=100)] = 95
+    shard_mb: Annotated[float, Field(gt=0.0)] = 256
+    shard_seconds: Annotated[float, Field(ge=0.0)] = 0
+    keep: Literal["all", "accepted", "scores"] = "all"
+    embeddings: bool = True
+
+
+class BudgetConfig(Section):
+    """`usd_per_hour` prices the progress line and the run record; 0 means not given."""
+
+    usd_per_hour: Money = 0.0
+    usd: Money = 0.0
+    hours: Money = 0.0
+
+
+class CurriculumConfig(Section):
+    """Which levels are active in which epoch (paper 3). `level` belongs to the policy `fixed`."""
+
+    policy: Literal[
+        "diverse-to-specific", "specific-to-diverse", "all-level", "text-only", "fixed",
+        "random", "adaptive", "recursive", "shrink", "none",
+    ] = "diverse-to-specific"  # fmt: skip
+    epochs: Positive = 65
+    curriculum_epochs: Count = 60
+    tail_share: Literal["auto"] | Share = "auto"
+    nontail_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.3
+    synthetic_scale: Annotated[float, Field(ge=0.0)] = 3.0
+    level: Level | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "CurriculumConfig":
+        if self.policy == "fixed" and self.level is None:
+            raise ValueError('policy = "fixed" needs level = 0..99 (which one)')
+        return self
+
+
+class TrainConfig(Section):
+    """The classifier and its optimizer. `image_size` 0 takes the model's usual size."""
+
+    model: str = "resnet10"
+    init: OptionalPath = ""
+    loss: Literal["ce", "balanced-softmax", "flyp"] = "ce"
+    batch: Positive = 128
+    lr: Annotated[float, Field(gt=0.0)] = 1e-3
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-5
+    seed: Seed = 0
+    workers: Count = 2
+    image_size: Count = 0
+    device: Device = "auto"
+
+
+class RunConfig(Section):
+    """One run. `score` is None where the file has no [score]: then nothing is scored."""
+
+    data: DataConfig
+    hard: HardConfig = HardConfig()
+    model: ModelConfig = ModelConfig()
+    spectrum: SpectrumConfig = SpectrumConfig()
+    score: ScoreConfig | None = None
+    engine: EngineConfig = EngineConfig()
+    store: StoreConfig = Field(default_factory=StoreConfig)
+    budget: BudgetConfig = BudgetConfig()
+    curriculum: CurriculumConfig = CurriculumConfig()
+    train: TrainConfig = TrainConfig()
