@@ -1,0 +1,42 @@
+"""The config's [data] table becomes a DataTable of checked images; one file per kind of data."""
+
+import logging
+
+import numpy as np
+
+from discl.data import csv_table, digits, imagefolder
+from discl.data.images import check_images
+from discl.data.table import DataTable
+from discl.errors import ConfigError
+
+__all__ = ["KINDS", "DataTable", "load_data"]
+
+log = logging.getLogger(__name__)
+
+KINDS = {"digits-lt": digits.load, "imagefolder": imagefolder.load, "csv": csv_table.load}
+
+
+def load_data(config) -> DataTable:
+    """Read the table that `config` (DataConfig: kind, root, max_bad_share, allow_licenses) describes.
+
+    Images that cannot be used are in `.quarantined` with their reason. Raises ConfigError for a kind or a
+    licence list that cannot be served, DataError for unusable data, RunFailed for too many bad images.
+    """
+    if config.kind not in KINDS:
+        raise ConfigError(f"data.kind = {config.kind!r} is not available yet; there are {', '.join(KINDS)}")
+    table = KINDS[config.kind](config)
+    if config.allow_licenses:
+        table = _allowed(table, config.allow_licenses)
+    table = check_images(table, config.max_bad_share)
+    for label in np.flatnonzero(table.train_counts == 0):
+        log.warning("class %r has no training image", table.class_names[label])
+    return table
+
+
+def _allowed(table: DataTable, licenses) -> DataTable:
+    column = next((table.columns[name] for name in ("license", "licence") if name in table.columns), None)
+    if column is None:
+        raise ConfigError(
+            "data.allow_licenses is set, but the data has no column 'license'; add it or unset the key"
+        )
+    return table.take([row for row, license in enumerate(column) if license in licenses])

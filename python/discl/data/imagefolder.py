@@ -1,0 +1,72 @@
+"""A folder of class folders becomes a DataTable: root/<class>/* or root/{train,val,test}/<class>/*."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from discl.data.table import SPLITS, DataTable
+from discl.errors import DataError
+
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
+
+
+def load(config) -> DataTable:
+    """Classes and files in sorted order; an id is the path below the root. An empty class is a DataError."""
+    return scan(Path(config.root))
+
+
+def scan(root: Path, class_names: tuple[str, ...] | None = None) -> DataTable:
+    """Read the folder names below `root`; `class_names` fixes the order of the classes (default: sorted)."""
+    splits = _split_folders(root)
+    class_names = class_names or tuple(_folders(splits.get("train", root)))
+    if not class_names:
+        raise DataError(f"{root}: no class folders; expected root/<class>/* or root/train/<class>/*")
+    rows = []
+    for split, folder in splits.items():
+        _check_classes(folder, class_names, split)
+        for label, name in enumerate(class_names):
+            rows += [(file, label, split) for file in _files(folder / name)]
+    paths = [str(file) for file, _, _ in rows]
+    return DataTable(
+        ids=[Path(path).relative_to(root).as_posix() for path in paths],
+        paths=paths,
+        labels=np.array([label for _, label, _ in rows], dtype=np.int64),
+        splits=[split for _, _, split in rows],
+        class_names=class_names,
+    )
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    if not root.is_dir():
+        raise DataError(f"data.root = {root}: no such folder")
+    names = _folders(root)
+    if "train" in names and set(names) <= set(SPLITS):
+        return {split: root / split for split in SPLITS if split in names}
+    return {"train": root}
+
+
+def _check_classes(folder: Path, class_names: tuple[str, ...], split: str) -> None:
+    unknown = sorted(set(_folders(folder)) - set(class_names))
+    if unknown:
+        raise DataError(
+            f"{folder / unknown[0]}: a class of the {split} split that the train split does not have"
+        )
+    for name in class_names if split == "train" else ():
+        if not _files(folder / name):
+            raise DataError(
+                f"{folder / name}: the class folder holds no image; add some or remove the folder"
+            )
+
+
+def _folders(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    names = (entry.name for entry in os.scandir(folder) if entry.is_file() or entry.is_symlink())
+    return [
+        folder / name for name in sorted(names) if name[0] != "." and Path(name).suffix.lower() in EXTENSIONS
+    ]

@@ -1,0 +1,136 @@
+"""Image files of any kind become 8-bit RGB; bad ones are named with their reason before they cost much."""
+
+import io
+import logging
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from discl.data.table import DataTable
+from discl.errors import DataError, RunFailed
+
+log = logging.getLogger(__name__)
+
+MAX_PIXELS = 64_000_000
+END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+WHITE = (255, 255, 255)
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """A file as an RGB image, upright by its EXIF tag. See `decode_image` for the errors."""
+    try:
+        with open(path, "rb") as file:
+            return _decode(file, str(path))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def decode_image(data: bytes, name: str) -> Image.Image:
+    """Encoded bytes as an RGB image, upright by its EXIF tag.
+
+    The size in the header is checked first (at most 64 megapixels). 16-bit grey is scaled to 8 bits,
+    transparency is laid over white, CMYK and palette images are converted. Raises DataError with `name` and
+    the reason.
+    """
+    return _decode(io.BytesIO(data), name)
+
+
+def _decode(file, name: str) -> Image.Image:
+    image = _open_header(file, name)
+    try:
+        image.load()
+        return to_rgb(ImageOps.exif_transpose(image), name)
+    except DataError:
+        raise
+    except Exception as error:  # PIL's plugins raise OSError, SyntaxError, ValueError, struct.error, ...
+        raise DataError(f"{name}: the image is damaged: {error}") from error
+
+
+def _open_header(file, name: str) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(file)
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{name}: the header announces more than {MAX_PIXELS} pixels: {error}") from error
+    except Exception as error:
+        raise DataError(f"{name}: not an image that can be read: {error}") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(
+            f"{name}: the header announces {image.width} x {image.height} pixels, more than {MAX_PIXELS}; "
+            "make it smaller or remove it"
+        )
+    return image
+
+
+def to_rgb(image: Image.Image, name: str = "image") -> Image.Image:
+    """Any PIL mode as RGB: 16 bits divided by 257 (65535 -> 255), alpha over white."""
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I"):
+        return _from_16_bit(np.asarray(image), name).convert("RGB")
+    if image.mode == "F":
+        raise DataError(f"{name}: floating-point pixels have no agreed range; save it with 8 or 16 bits")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        canvas = Image.new("RGBA", image.size, (*WHITE, 255))
+        return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_16_bit(pixels: np.ndarray, name: str) -> Image.Image:
+    if pixels.min() < 0 or pixels.max() > 65535:
+        raise DataError(f"{name}: 32-bit pixels outside 0..65535; save it with 8 or 16 bits")
+    return Image.fromarray(((pixels.astype(np.int64) + 128) // 257).astype(np.uint8))
+
+
+def check_image(path: str) -> None:
+    """Raise DataError unless the header is sound, small enough and the file ends as its format says.
+
+    A file without its end mark is decoded to find out. Damage in a file that ends well shows when it is read.
+    """
+    try:
+        with open(path, "rb") as file:
+            image = _open_header(file, path)
+            if image.width * image.height and _ends_properly(file, image.format):
+                return
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    open_image(path)
+
+
+def _ends_properly(file, format: str | None) -> bool:
+    mark = END_MARKS.get(format or "")
+    if mark is None or file.seek(0, io.SEEK_END) < len(mark):
+        return False
+    file.seek(-len(mark), io.SEEK_END)
+    return file.read() == mark
+
+
+def check_images(table: DataTable, max_bad_share: float, threads: int = 8) -> DataTable:
+    """The table without its bad images: they move to `quarantined`. RunFailed above `max_bad_share`."""
+    with ThreadPoolExecutor(threads) as pool:
+        reasons = list(pool.map(_problem, table.paths))
+    bad = [(path, reason) for path, reason in zip(table.paths, reasons, strict=True) if reason]
+    if not bad:
+        return table
+    for _, reason in bad:
+        log.warning("quarantined %s", reason)
+    if len(bad) > max_bad_share * len(table):
+        raise RunFailed(
+            f"{len(bad)} of {len(table)} images cannot be used, above data.max_bad_share = {max_bad_share}; "
+            f"repair or remove them, or raise the limit. The first: {bad[0][1]}"
+        )
+    good = table.take([row for row, reason in enumerate(reasons) if not reason])
+    return replace(good, quarantined=[*table.quarantined, *bad])
+
+
+def _problem(path: str) -> str:
+    try:
+        check_image(path)
+    except DataError as error:
+        return str(error)
+    return ""

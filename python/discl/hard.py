@@ -1,0 +1,90 @@
+"""A DataTable and the [hard] table in, the rows that need synthetic images out (paper 1.8)."""
+
+from pathlib import Path
+
+import numpy as np
+
+from discl.data import DataTable
+from discl.errors import ConfigError, DataError
+
+
+def select_hard(config, table: DataTable) -> np.ndarray:
+    """int64 row numbers of `table`, all of the train split, by `config` (HardConfig: rule, few_below, limit).
+
+    few: classes with fewer than `few_below` training images. all: every training row. list: the ids in the
+    file `list`, one per line. confidence, loss: the `limit` least certain rows by the data's column of that
+    name. Elsewhere `limit` caps the rows in table order (0: no cap). Raises ConfigError when nothing remains.
+    """
+    if config.rule not in RULES:
+        raise ConfigError(f"hard.rule = {config.rule!r}; expected one of {', '.join(RULES)}")
+    rows = RULES[config.rule](config, table)
+    if not len(rows):
+        raise ConfigError(f"hard.rule = {config.rule!r} selects no training image; {_advice(config, table)}")
+    return rows[: config.limit] if config.limit else rows
+
+
+def tail_rows(config, table: DataTable) -> np.ndarray:
+    """int64 rows of the curriculum's tail: the few classes whole, whatever the limit; else the hard rows."""
+    return _few(config, table) if config.rule == "few" else select_hard(config, table)
+
+
+def _few(config, table: DataTable) -> np.ndarray:
+    rows = table.rows("train")
+    return rows[table.train_counts[table.labels[rows]] < config.few_below]
+
+
+def _all(config, table: DataTable) -> np.ndarray:
+    return table.rows("train")
+
+
+def _listed(config, table: DataTable) -> np.ndarray:
+    try:
+        wanted = set(Path(config.list).read_text(encoding="utf-8").splitlines()) - {""}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"hard.list = {config.list}: cannot be read as UTF-8 text: {error}") from error
+    rows = np.array([row for row in table.rows("train") if table.ids[row] in wanted], dtype=np.int64)
+    unknown = sorted(wanted - {table.ids[row] for row in rows})
+    if unknown:
+        raise ConfigError(f"{config.list}: {unknown[0]!r} is not the id of a training image")
+    return rows
+
+
+def _least_confident(config, table: DataTable) -> np.ndarray:
+    return _lowest(config, table, _numbers(table, "confidence"))
+
+
+def _largest_loss(config, table: DataTable) -> np.ndarray:
+    return _lowest(config, table, -_numbers(table, "loss"))
+
+
+def _lowest(config, table: DataTable, values: np.ndarray) -> np.ndarray:
+    if not config.limit:
+        raise ConfigError(f"hard.rule = {config.rule!r} needs hard.limit, the number of images to take")
+    rows = table.rows("train")
+    return np.sort(rows[np.argsort(values[rows], kind="stable")][: config.limit])
+
+
+def _numbers(table: DataTable, name: str) -> np.ndarray:
+    try:
+        return np.array(_column(table, name), dtype=np.float64)
+    except ValueError as error:
+        raise DataError(f"column {name!r} of the data: {error}") from error
+
+
+def _column(table: DataTable, name: str) -> list:
+    if name not in table.columns:
+        raise ConfigError(
+            f"hard.rule needs a column {name!r} in the data table; write one, or use rule = 'few'"
+        )
+    return table.columns[name]
+
+
+def _advice(config, table: DataTable) -> str:
+    if config.rule == "few":
+        return (
+            f"the smallest class has {table.train_counts.min()}, so raise hard.few_below = {config.few_below}"
+        )
+    return "check the data"
+
+
+RULES = {"few": _few, "all": _all, "list": _listed, "confidence": _least_confident, "loss": _largest_loss}

@@ -1,0 +1,61 @@
+"""Hard rows are training rows by the rule's own words."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from discl.data import DataTable
+from discl.errors import ConfigError, DataError
+from discl.hard import select_hard, tail_rows
+
+
+def hard(rule, **keys):
+    return SimpleNamespace(**{"rule": rule, "few_below": 3, "many_from": 4, "limit": 0, "list": ""} | keys)
+
+
+def table(**columns):
+    labels = np.array([0, 0, 0, 1, 1, 0, 1], dtype=np.int64)
+    splits = ["train"] * 5 + ["val", "test"]
+    ids = [f"image {number}" for number in range(7)]
+    return DataTable(ids, ids, labels, splits, ("a", "b"), {k: list(v) for k, v in columns.items()})
+
+
+def test_few_takes_whole_classes_below_the_bound():
+    assert select_hard(hard("few"), table()).tolist() == [3, 4]
+    assert select_hard(hard("few", few_below=4), table()).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_all_takes_the_training_split_only():
+    rows = select_hard(hard("all"), table())
+    assert rows.tolist() == [0, 1, 2, 3, 4]
+    assert rows.dtype == np.int64
+
+
+def test_the_limit_caps_the_rows_but_not_the_tail():
+    assert select_hard(hard("few", limit=1), table()).tolist() == [3]
+    assert tail_rows(hard("few", limit=1), table()).tolist() == [3, 4]
+
+
+def test_list_takes_the_named_ids(tmp_path):
+    (tmp_path / "list").write_text("image 4\nimage 0\n\n")
+    assert select_hard(hard("list", list=str(tmp_path / "list")), table()).tolist() == [0, 4]
+    (tmp_path / "list").write_text("image 5\n")
+    with pytest.raises(ConfigError, match="'image 5' is not the id of a training image"):
+        select_hard(hard("list", list=str(tmp_path / "list")), table())
+
+
+def test_confidence_and_loss_read_a_column():
+    data = table(confidence=[0.9, 0.1, 0.5, 0.2, 0.8, 0, 0], loss=[0, 3, 1, 2, 0, 9, 9])
+    assert select_hard(hard("confidence", limit=2), data).tolist() == [1, 3]
+    assert select_hard(hard("loss", limit=3), data).tolist() == [1, 2, 3]
+    with pytest.raises(ConfigError, match=r"needs hard\.limit"):
+        select_hard(hard("loss"), data)
+    with pytest.raises(ConfigError, match="needs a column 'confidence'"):
+        select_hard(hard("confidence", limit=2), table())
+    with pytest.raises(DataError, match="column 'loss'"):
+        select_hard(hard("loss", limit=2), table(loss=["x"] * 7))
+
+
+def test_nothing_hard_says_what_to_raise():
+    with pytest.raises(ConfigError, match=r"smallest class has 2, so raise hard\.few_below = 2"):
+        select_hard(hard("few", few_below=2), table())
