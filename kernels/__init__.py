@@ -1,0 +1,17 @@
+"""discl.kernels: tensors in, tensors out; the few operations that the engine fuses.
+
+Each launcher has its own file. It runs Triton on CUDA tensors (on all where TRITON_INTERPRET=1), and elsewhere
+its torch twin of the same name in `discl.kernels.reference`. Importing this package does not import Triton.
+
+    guided_step     one solver step for a batch whose rows stand at different timesteps
+    to_uint8        decoded images in [-1, 1] -> uint8 pixels
+    clip_input      uint8 pixels -> what CLIP's image tower eats, equal to Pillow's resize
+    cosine_scores   embeddings and texts -> text score, image score, margin, keep
+"""
+
+from discl.kernels.clip_input import ClipPlan, clip_input
+from discl.kernels.cosine_scores import cosine_scores
+from discl.kernels.guided_step import guided_step
+from discl.kernels.to_uint8 import to_uint8
+
+__all__ = ["ClipPlan", "clip_input", "cosine_scores", "guided_step", "to_uint8"]

@@ -1,0 +1,170 @@
+"""An image size and open_clip's preprocess settings in; the taps of Pillow's resize and the crop out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+BITS = 22  # Pillow keeps a tap's weight as an integer in units of 2**-22
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """One axis of the resize: output i is the sum over k of weight[i, k] * input[start[i] + k], plus fill[i].
+
+    length: of the input. start: int32 [n]. weight: int32 [n, K], in 2**-22. fixed_fill: int32 [n], in 2**-22.
+    matrix: float64 [n, length], fill: float64 [n]: the same as one dense product. A padded output has no
+    weights, only its fill.
+    """
+
+    length: int
+    start: torch.Tensor
+    weight: torch.Tensor
+    fixed_fill: torch.Tensor
+    matrix: torch.Tensor
+    fill: torch.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipPlan:
+    """How images of one size become CLIP's input; made once per size by `ClipPlan.build`."""
+
+    rows: Axis
+    columns: Axis
+    mean: torch.Tensor  # float32 [3]
+    std: torch.Tensor  # float32 [3]
+
+    @property
+    def height(self) -> int:
+        return len(self.rows.start)
+
+    @property
+    def width(self) -> int:
+        return len(self.columns.start)
+
+    @classmethod
+    def build(
+        cls, height: int, width: int, preprocess: Mapping[str, Any], device: torch.device | str = "cpu"
+    ) -> ClipPlan:
+        """The plan for images of height x width; `preprocess` is open_clip's dictionary (size, mean, std,
+        interpolation, resize_mode, fill_color). Raises ValueError for an unknown mode or interpolation."""
+        target = _pair(preprocess["size"])
+        mode, interpolation = preprocess["resize_mode"], preprocess["interpolation"]
+        if mode not in RESIZED:
+            raise ValueError(f"resize_mode: expected {'/'.join(RESIZED)}, given {mode}")
+        if mode == "shortest" and target[0] != target[1]:
+            interpolation = "bicubic"  # open_clip ignores the setting for targets that are not square
+        if interpolation == "random":
+            interpolation = "bicubic"  # random means: random in training
+        if interpolation not in FILTERS:
+            raise ValueError(f"interpolation: expected {'/'.join(FILTERS)}, given {interpolation}")
+        fill = preprocess["fill_color"] if mode == "longest" else 0
+        resized = RESIZED[mode]((height, width), target)
+        rows, columns = (
+            _axis(length, new, wanted, fill, FILTERS[interpolation], device)
+            for length, new, wanted in zip((height, width), resized, target, strict=True)
+        )
+        mean, std = (
+            torch.tensor(preprocess[key], dtype=torch.float32, device=device) for key in ("mean", "std")
+        )
+        return cls(rows, columns, mean.expand(3).contiguous(), std.expand(3).contiguous())
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[-1])
+
+
+# Sizes after the resize, as torchvision's Resize and open_clip's ResizeKeepRatio compute them. -------------
+
+
+def _shortest(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+    if target[0] != target[1]:
+        return _keep_ratio(size, target, min)
+    height, width = size
+    long = int(target[0] * max(size) / min(size))
+    return (long, target[0]) if width <= height else (target[0], long)
+
+
+def _longest(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+    return _keep_ratio(size, target, max)
+
+
+def _squash(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+    return target
+
+
+def _keep_ratio(
+    size: tuple[int, int], target: tuple[int, int], choose: Callable[..., float]
+) -> tuple[int, int]:
+    ratio = choose(size[0] / target[0], size[1] / target[1])
+    return round(size[0] / ratio), round(size[1] / ratio)
+
+
+RESIZED = {"shortest": _shortest, "longest": _longest, "squash": _squash}
+
+
+# Pillow's filters: weight of a tap at a distance, and the distance where it ends. ------------------------
+
+
+def _bilinear(x: np.ndarray) -> np.ndarray:
+    return np.clip(1 - np.abs(x), 0, None)
+
+
+def _bicubic(x: np.ndarray) -> np.ndarray:
+    x, a = np.abs(x), -0.5
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * a
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+
+
+FILTERS = {"bilinear": (_bilinear, 1.0), "bicubic": (_bicubic, 2.0)}
+
+
+def _axis(
+    length: int,
+    resized: int,
+    wanted: int,
+    fill: int,
+    filtering: tuple[Callable, float],
+    device: torch.device | str,
+) -> Axis:
+    start, weight = _taps(length, resized, *filtering)
+    # A centred window: what is too long is cropped (Python's half-to-even round), too short is padded.
+    offset = int(round((resized - wanted) / 2.0)) if resized >= wanted else -((wanted - resized) // 2)
+    place = np.arange(wanted) + offset
+    real = (place >= 0) & (place < resized)
+    place = place.clip(0, resized - 1)
+    start, weight = start[place], weight[place] * real[:, None]
+    filling = np.where(real, 0, fill)
+    arrays = (
+        start.astype(np.int32),
+        weight.astype(np.int32),
+        (filling << BITS).astype(np.int32),
+        _dense(start, weight, length),
+        filling.astype(np.float64),
+    )
+    return Axis(length, *(torch.from_numpy(array).to(device) for array in arrays))
+
+
+def _taps(length: int, resized: int, curve: Callable, support: float) -> tuple[np.ndarray, np.ndarray]:
+    """First input [n] and integer weights [n, K] of every output, with Pillow's arithmetic."""
+    scale = length / resized
+    stretch = max(scale, 1.0)
+    center = (np.arange(resized) + 0.5) * scale
+    start = (center - support * stretch + 0.5).astype(np.int64).clip(0)
+    stop = (center + support * stretch + 0.5).astype(np.int64).clip(None, length)
+    taps = np.arange((stop - start).max())
+    weight = curve((taps + start[:, None] - center[:, None] + 0.5) * (1.0 / stretch))
+    weight = np.where(taps < (stop - start)[:, None], weight, 0.0)
+    weight /= weight.cumsum(1)[:, -1:]
+    return start, np.trunc(weight * (1 << BITS) + np.copysign(0.5, weight)).astype(np.int64)
+
+
+def _dense(start: np.ndarray, weight: np.ndarray, length: int) -> np.ndarray:
+    matrix = np.zeros((len(start), length + weight.shape[1]))
+    matrix[np.arange(len(start))[:, None], start[:, None] + np.arange(weight.shape[1])] = weight
+    return matrix[:, :length] / (1 << BITS)

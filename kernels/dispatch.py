@@ -1,0 +1,57 @@
+"""Where a kernel runs: a tensor in, "Triton or torch" out. The one place that imports Triton.
+
+Triton decides between compiling and interpreting when a function is jitted, so a `Kernel` jits at its launch.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+_INSTALLED = importlib.util.find_spec("triton") is not None
+
+
+def interpreting() -> bool:
+    """True while Triton's own switch TRITON_INTERPRET is on: kernels then run on the CPU, in numpy."""
+    if not _INSTALLED:
+        return False
+    import triton
+
+    return bool(triton.knobs.runtime.interpret)
+
+
+def uses_triton(tensor: torch.Tensor) -> bool:
+    """The dispatch rule: Triton for CUDA tensors and in the interpreter, else the torch reference."""
+    return tensor.is_cuda or interpreting()
+
+
+class Kernel:
+    """A Triton kernel written as a plain function; its module sees `tl` once the kernel has been launched."""
+
+    def __init__(self, function: Callable[..., None]):
+        self.function = function
+        self.jitted: dict[bool, Any] = {}
+
+    def launch(self, grid: tuple[int, ...], *arguments: Any, device: torch.device, **constants: Any) -> None:
+        """Runs `grid` programs on `device`; an empty grid is no launch at all."""
+        if 0 in grid:
+            return
+        jitted = self._jit()
+        # Fused multiply-adds round once where torch rounds twice: without them kernel and reference agree.
+        constants["enable_fp_fusion"] = False
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                jitted[grid](*arguments, **constants)
+        else:
+            jitted[grid](*arguments, **constants)
+
+    def _jit(self) -> Any:
+        import triton
+        import triton.language
+
+        interpret = interpreting()
+        if interpret not in self.jitted:
+            self.function.__globals__["tl"] = triton.language
+            self.jitted[interpret] = triton.jit(self.function)
+        return self.jitted[interpret]
