@@ -1,6 +1,6 @@
 """discl.kernels: tensors in, tensors out; the few operations that the engine fuses.
 
-Each launcher has its own file. It runs Triton on CUDA tensors (on all where TRITON_INTERPRET=1), and elsewhere
+Each launcher has its own file. It runs Triton on CUDA tensors (on all if TRITON_INTERPRET=1), and elsewhere
 its torch twin of the same name in `discl.kernels.reference`. Importing this package does not import Triton.
 
     guided_step     one solver step for a batch whose rows stand at different timesteps

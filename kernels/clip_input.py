@@ -1,7 +1,7 @@
 """uint8 images of one size in; what CLIP's image tower eats out: resized, cropped or padded, normalised.
 
-Pillow's antialiased resize is two passes, along x then y, with rounding to uint8 between them, in fixed point.
-Both paths here do that arithmetic exactly, so the pixels equal those of open_clip's own preprocessing.
+Pillow's antialiased resize is two passes in fixed point, along x then y, with rounding to uint8 between. Both
+paths do that arithmetic exactly, so the pixels equal those of open_clip's own preprocessing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _columns(images, start, weight, fill, wide, total, length, size, TAPS: tl.co
     column = (at // 3) % size
     row = at // 3 // size
     first = tl.load(start + column, inside, 0)
-    value = tl.load(fill + column, inside, 0) + (1 << (BITS - 1))
+    value = (tl.load(fill + column, inside, 0) << BITS) + (1 << (BITS - 1))
     for tap in range(TAPS):
         x = first + tap
         pixel = tl.load(images + (row * length + x) * 3 + channel, inside & (x < length), 0)
@@ -48,7 +48,7 @@ def _rows(wide, start, weight, fill, mean, std, tower_input, total, length, heig
     channel = (at // width // height) % 3
     image = at // width // height // 3
     first = tl.load(start + row, inside, 0)
-    value = tl.load(fill + row, inside, 0) + (1 << (BITS - 1))
+    value = (tl.load(fill + row, inside, 0) << BITS) + (1 << (BITS - 1))
     for tap in range(TAPS):
         y = first + tap
         pixel = tl.load(
@@ -90,7 +90,7 @@ def _resize_columns(images: torch.Tensor, plan: ClipPlan) -> torch.Tensor:
         images,
         axis.start,
         axis.weight,
-        axis.fixed_fill,
+        axis.fill,
         wide,
         wide.numel(),
         axis.length,
@@ -104,7 +104,7 @@ def _resize_columns(images: torch.Tensor, plan: ClipPlan) -> torch.Tensor:
 def _resize_rows(wide: torch.Tensor, plan: ClipPlan, dtype: torch.dtype) -> torch.Tensor:
     axis = plan.rows
     out = torch.empty(len(wide), 3, plan.height, plan.width, dtype=dtype, device=wide.device)
-    taps = (axis.start, axis.weight, axis.fixed_fill)
+    taps = (axis.start, axis.weight, axis.fill)
     sizes = (out.numel(), axis.length, plan.height, plan.width)
     constants = {"TAPS": axis.weight.shape[1], "BITS": BITS, "BLOCK": BLOCK}
     grid = (-(-out.numel() // BLOCK),)

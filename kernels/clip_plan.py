@@ -16,17 +16,16 @@ BITS = 22  # Pillow keeps a tap's weight as an integer in units of 2**-22
 class Axis:
     """One axis of the resize: output i is the sum over k of weight[i, k] * input[start[i] + k], plus fill[i].
 
-    length: of the input. start: int32 [n]. weight: int32 [n, K], in 2**-22. fixed_fill: int32 [n], in 2**-22.
-    matrix: float64 [n, length], fill: float64 [n]: the same as one dense product. A padded output has no
-    weights, only its fill.
+    length: of the input. start: int32 [n]. weight: int32 [n, K] in units of 2**-22. fill: int32 [n] in pixel
+    units; a padded output has no weights, only its fill. matrix: float64 [n, length], the weights as one
+    dense product.
     """
 
     length: int
     start: torch.Tensor
     weight: torch.Tensor
-    fixed_fill: torch.Tensor
-    matrix: torch.Tensor
     fill: torch.Tensor
+    matrix: torch.Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +77,12 @@ def _pair(size: Any) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[-1])
 
 
-# Sizes after the resize, as torchvision's Resize and open_clip's ResizeKeepRatio compute them. -------------
+# Heights and widths after the resize, as torchvision's Resize and open_clip's ResizeKeepRatio compute them.
+
+Size = tuple[int, int]
 
 
-def _shortest(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+def _shortest(size: Size, target: Size) -> Size:
     if target[0] != target[1]:
         return _keep_ratio(size, target, min)
     height, width = size
@@ -89,17 +90,15 @@ def _shortest(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]
     return (long, target[0]) if width <= height else (target[0], long)
 
 
-def _longest(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+def _longest(size: Size, target: Size) -> Size:
     return _keep_ratio(size, target, max)
 
 
-def _squash(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+def _squash(size: Size, target: Size) -> Size:
     return target
 
 
-def _keep_ratio(
-    size: tuple[int, int], target: tuple[int, int], choose: Callable[..., float]
-) -> tuple[int, int]:
+def _keep_ratio(size: Size, target: Size, choose: Callable[..., float]) -> Size:
     ratio = choose(size[0] / target[0], size[1] / target[1])
     return round(size[0] / ratio), round(size[1] / ratio)
 
@@ -107,7 +106,7 @@ def _keep_ratio(
 RESIZED = {"shortest": _shortest, "longest": _longest, "squash": _squash}
 
 
-# Pillow's filters: weight of a tap at a distance, and the distance where it ends. ------------------------
+# Pillow's filters: the weight of a tap by its distance, and the distance where the filter ends.
 
 
 def _bilinear(x: np.ndarray) -> np.ndarray:
@@ -134,19 +133,13 @@ def _axis(
 ) -> Axis:
     start, weight = _taps(length, resized, *filtering)
     # A centred window: what is too long is cropped (Python's half-to-even round), too short is padded.
-    offset = int(round((resized - wanted) / 2.0)) if resized >= wanted else -((wanted - resized) // 2)
+    offset = round((resized - wanted) / 2.0) if resized >= wanted else -((wanted - resized) // 2)
     place = np.arange(wanted) + offset
     real = (place >= 0) & (place < resized)
     place = place.clip(0, resized - 1)
     start, weight = start[place], weight[place] * real[:, None]
-    filling = np.where(real, 0, fill)
-    arrays = (
-        start.astype(np.int32),
-        weight.astype(np.int32),
-        (filling << BITS).astype(np.int32),
-        _dense(start, weight, length),
-        filling.astype(np.float64),
-    )
+    integers = [array.astype(np.int32) for array in (start, weight, np.where(real, 0, fill))]
+    arrays = (*integers, _dense(start, weight, length))
     return Axis(length, *(torch.from_numpy(array).to(device) for array in arrays))
 
 

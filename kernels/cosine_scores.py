@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 @Kernel
-def _cosine_scores(embeddings, texts, class_ids, references, text_score, image_score, margin, classes, width,
-                   BLOCK: tl.constexpr):  # fmt: skip
+def _cosine_scores(embeddings, texts, class_ids, references, text_score, image_score, margin, width,
+                   CLASSES: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     inside = column < width
@@ -23,9 +23,9 @@ def _cosine_scores(embeddings, texts, class_ids, references, text_score, image_s
     image = tl.load(embeddings + row * width + column, inside, 0.0).to(tl.float32)
     image = image / tl.maximum(tl.sqrt(tl.sum(image * image)), 1e-12)
 
-    score = tl.sum(image) * 0.0
-    rival = score - 1.0
-    for other in range(classes):
+    score = 0.0
+    rival = -1.0
+    for other in range(CLASSES):
         text = tl.load(texts + other * width + column, inside, 0.0).to(tl.float32)
         text = text / tl.maximum(tl.sqrt(tl.sum(text * text)), 1e-12)
         cosine = tl.sum(image * text)
@@ -71,9 +71,9 @@ def cosine_scores(
     text_score, image_score, margin = embeddings.new_empty(3, count, dtype=torch.float32)
     inputs = (embeddings.contiguous(), texts.contiguous(), class_ids.contiguous())
     references = None if references is None else references.contiguous()
-    arguments = (*inputs, references, text_score, image_score, margin, len(texts), width)
-    block = 1 << max(width - 1, 0).bit_length()
-    _cosine_scores.launch((count,), *arguments, device=embeddings.device, BLOCK=block)
+    arguments = (*inputs, references, text_score, image_score, margin, width)
+    constants = {"CLASSES": len(texts), "BLOCK": 1 << max(width - 1, 0).bit_length()}
+    _cosine_scores.launch((count,), *arguments, device=embeddings.device, **constants)
     return text_score, None if references is None else image_score, margin, text_score >= threshold
 
 
