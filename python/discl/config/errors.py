@@ -17,9 +17,10 @@ from discl.errors import ConfigError
 UNAVAILABLE = MappingProxyType(
     {
         ("model", "revision"): ("",),
-        ("model", "backend"): ("torch",),
+        ("model", "backend"): ("torch", "torch-compile"),
         ("model", "exported"): ("",),
         ("model", "loras"): ((),),
+        ("spectrum", "solver"): ("auto", "ddim", "euler"),
         ("spectrum", "mode"): ("exact",),
         ("spectrum", "size_policy"): ("fit", "crop", "stretch"),
         ("spectrum", "retries"): (0,),

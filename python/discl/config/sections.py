@@ -33,21 +33,14 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    """Where the images are. `root` is absolute, or "" for digits-lt, whose images ship with scikit-learn."""
+    """Where the images are. `root` is absolute: a folder, or the table itself for csv."""
 
     kind: Literal[
         "imagefolder", "csv", "imagenet-lt", "cifar100-lt", "inaturalist2018", "iwildcam", "digits-lt"
     ]
-    root: OptionalPath = ""
+    root: RequiredPath
     max_bad_share: Share = 0.01
     allow_licenses: Strings = ()
-    seed: Seed = 0
-
-    @model_validator(mode="after")
-    def _has_root(self) -> "DataConfig":
-        if not self.root and self.kind != "digits-lt":
-            raise ValueError(f'kind = "{self.kind}" needs root = "..." (where the images are)')
-        return self
 
 
 class HardConfig(Section):
@@ -74,7 +67,7 @@ class ModelConfig(Section):
     path: FolderOrHub = ""
     revision: str = ""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    backend: Literal["torch", "onnx", "tensorrt"] = "torch"
+    backend: Literal["torch", "torch-compile", "onnx", "tensorrt"] = "torch"
     exported: OptionalPath = ""
     loras: Strings = ()
 

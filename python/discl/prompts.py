@@ -1,0 +1,85 @@
+"""Class names in, texts out: `{class}` templates, or sentences from a file chosen by digest (paper 1.6)."""
+
+import json
+import re
+from hashlib import blake2b
+from pathlib import Path
+
+from discl.errors import ConfigError
+
+PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+
+
+def fill(template: str, class_name: str, key: str = "spectrum.prompt") -> str:
+    """`a photo of a {class}` with the class's name. ConfigError names `key` if another {...} is in it."""
+    check_template(template, key)
+    return template.replace("{class}", class_name)
+
+
+def check_template(template: str, key: str, known: tuple[str, ...] = ("class",)) -> None:
+    for name in PLACEHOLDER.findall(template):
+        if name not in known:
+            allowed = " or ".join(f"{{{one}}}" for one in known)
+            raise ConfigError(f"{key} = {template!r}: {{{name}}} is not known here; write {allowed}")
+
+
+class Prompts:
+    """The prompt of every (class, seed). One sentence serves all images and levels of a class and seed.
+
+    Without a file the template is the prompt. With a file (JSON: class name -> list of sentences) a sentence
+    is chosen by digest, and the template wraps it if it holds `{sentence}`. All texts may hold `{class}`.
+    """
+
+    def __init__(self, template: str, file: str, class_names: tuple[str, ...]):
+        check_template(template, "spectrum.prompt", ("class", "sentence") if file else ("class",))
+        self.template = template
+        self.sentences = read_sentences(Path(file), class_names) if file else {}
+
+    def __call__(self, class_name: str, seed: int) -> str:
+        sentences = self.sentences.get(class_name)
+        if sentences is None:
+            return fill(self.template, class_name)
+        sentence = sentences[choice(class_name, seed, len(sentences))]
+        wrapped = self.template.replace("{sentence}", sentence) if "{sentence}" in self.template else sentence
+        return wrapped.replace("{class}", class_name)
+
+
+def choice(class_name: str, seed: int, count: int) -> int:
+    """A number in [0, count) that depends on (class, seed) alone: the same in every process and version."""
+    digest = blake2b(class_name.encode() + b"\0" + seed.to_bytes(8, "little"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % count
+
+
+def read_sentences(file: Path, class_names: tuple[str, ...]) -> dict[str, list[str]]:
+    """Read and check the file: every class that gets a spectrum has at least one sentence, none is blank."""
+    where = f"spectrum.prompts = {file}"
+    try:
+        table = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{where}: cannot be read ({error}); check the path") from None
+    except ValueError as error:
+        raise ConfigError(f"{where}: not valid JSON ({error}); write {{class: [sentences]}}") from None
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where}: holds a {type(table).__name__}; write an object {{class: [sentences]}}")
+    missing = [name for name in class_names if name not in table]
+    if missing:
+        raise ConfigError(
+            f"{where}: no sentences for {_list(missing)}; add them under the class's exact name"
+        )
+    for name in class_names:
+        _check_sentences(where, name, table[name])
+    return {name: table[name] for name in class_names}
+
+
+def _check_sentences(where: str, name: str, sentences: object) -> None:
+    if not isinstance(sentences, list) or not sentences:
+        raise ConfigError(f"{where}: class {name!r} needs a list of at least one sentence")
+    for number, sentence in enumerate(sentences, start=1):
+        if not isinstance(sentence, str) or not sentence.strip():
+            raise ConfigError(f"{where}: class {name!r}, sentence {number} is blank or no text; remove it")
+        check_template(sentence, f"{where}, class {name!r}")
+
+
+def _list(names: list[str], shown: int = 3) -> str:
+    more = f" and {len(names) - shown} more classes" if len(names) > shown else ""
+    return ", ".join(repr(name) for name in names[:shown]) + more

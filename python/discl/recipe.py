@@ -1,0 +1,66 @@
+"""The identity of a sample: its recipe (what shapes pixels besides source, prompt, level, seed) and key."""
+
+import json
+from hashlib import blake2b
+from typing import Any
+
+from discl.config import RunConfig, require_model
+
+KEY_BYTES = 16
+
+
+def digest(value: Any) -> str:
+    """32 hex characters over canonical JSON: sorted keys, no blanks, UTF-8."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return blake2b(text.encode(), digest_size=KEY_BYTES).hexdigest()
+
+
+def make_recipe(config: RunConfig) -> dict[str, Any]:
+    """Design 2's recipe as a JSON object. Reads every weight file of the model once, for its digest.
+
+    Raises ConfigError where the config names no model, ModelError where the folder is not one.
+    """
+    require_model(config)
+    from discl.engine.pretrained import model_digest, model_folder, read_model_index
+
+    folder = model_folder(config.model.path)
+    read_model_index(folder)
+    return recipe_of(config, model_digest(folder))
+
+
+def recipe_of(config: RunConfig, model: str) -> dict[str, Any]:
+    """The recipe for a known model digest (32 hex characters)."""
+    spectrum = config.spectrum
+    return {
+        "model": model,
+        "loras": list(config.model.loras),
+        "dtype": config.model.dtype,
+        "backend": config.model.backend,
+        "solver": spectrum.solver,
+        "mode": spectrum.mode,
+        "steps": spectrum.steps,
+        "text_guidance": spectrum.text_guidance,
+        "size": list(spectrum.size) if spectrum.size else None,
+        "size_policy": spectrum.size_policy if spectrum.size else None,
+        "upscale": spectrum.upscale,
+        "rejection": None,
+    }
+
+
+def sample_key(
+    source: str, recipe: str, prompt: str, negative_prompt: str, level: int, seed: int, retry: int = 0
+) -> str:
+    """32 hex characters; `source` and `recipe` are digests. Equal wishes have equal keys on every machine."""
+    return digest([source, recipe, prompt, negative_prompt, level, seed, retry])
+
+
+def source_digests(data: bytes, seeds: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    """(digest of the source's bytes, one 32-bit noise seed per seed) in two passes over the bytes."""
+    noise = blake2b(data, digest_size=4)
+    return blake2b(data, digest_size=KEY_BYTES).hexdigest(), tuple(_noise_seed(noise, seed) for seed in seeds)
+
+
+def _noise_seed(source: Any, seed: int) -> int:
+    salted = source.copy()
+    salted.update(seed.to_bytes(8, "little"))
+    return int.from_bytes(salted.digest(), "big")
