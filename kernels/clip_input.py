@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+
 from discl.kernels import reference
 from discl.kernels.check import FLOATS, check
 from discl.kernels.clip_plan import BITS, ClipPlan

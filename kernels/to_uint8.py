@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+
 from discl.kernels import reference
 from discl.kernels.check import FLOATS, check
 from discl.kernels.dispatch import Kernel, uses_triton

@@ -1,0 +1,104 @@
+"""Images and texts in, CLIP embeddings out: float32, normalised, the same whatever stands beside them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn.functional import normalize
+
+from discl.engine.clip_checkpoint import ClipCheckpoint, load_clip
+from discl.kernels import ClipPlan, clip_input
+
+PLANS_KEPT = 64  # sources come in many sizes; a plan is about 1 MB
+TEXTS_KEPT = 16384  # captions can all differ; an embedding is about 2 KB
+
+
+class Scorer:
+    """A CLIP model that judges images; `discl.kernels.cosine_scores` turns its embeddings into scores.
+
+    name: as given. digest: 32 hex characters of configuration and weights. width: of an embedding (D).
+    Both towers always run on exactly `batch` rows, padded with zeros: a result then does not depend on its
+    neighbours, and one shape can be compiled.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        checkpoint: ClipCheckpoint,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        batch: int = 16,
+    ):
+        if batch < 1:
+            raise ValueError(f"batch: expected at least 1, given {batch}")
+        self.name = name
+        self.digest = checkpoint.digest
+        self.width = checkpoint.width
+        self.device, self.dtype, self.batch = torch.device(device), dtype, batch
+        self.model = checkpoint.model.to(self.device, dtype)
+        self._tokenize = checkpoint.tokenize
+        self._texts: dict[str, torch.Tensor] = {}
+        build = functools.partial(ClipPlan.build, preprocess=checkpoint.preprocess, device=self.device)
+        self._plan = functools.lru_cache(PLANS_KEPT)(build)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        batch: int = 16,
+    ) -> Scorer:
+        """Loads "ViT-B-32:openai", "ViT-B-32:file.safetensors", "hf-hub:org/name" or an open_clip folder.
+
+        Raises ModelError where that cannot be done (see `load_clip`).
+        """
+        return cls(name, load_clip(name), device, dtype, batch)
+
+    @torch.no_grad()
+    def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """float32 [n, D], normalised, on the scorer's device. A text is encoded once and remembered."""
+        missing = [text for text in dict.fromkeys(texts) if text not in self._texts]
+        if missing:
+            tokens = self._tokenize(missing).to(self.device)
+            self._texts.update(zip(missing, self._embed(tokens, self.model.encode_text), strict=True))
+        found = [self._texts[text] for text in texts]
+        while len(self._texts) > TEXTS_KEPT:
+            del self._texts[next(iter(self._texts))]
+        return torch.stack(found) if found else torch.empty(0, self.width, device=self.device)
+
+    @torch.no_grad()
+    def embed_images(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 RGB [B, H, W, 3] -> float32 [B, D], normalised, on the scorer's device.
+
+        Resize, crop and normalisation equal open_clip's on PIL images. Raises ValueError for other inputs.
+        """
+        if images.ndim != 4:
+            raise ValueError(f"images: expected uint8 [B, H, W, 3], given {list(images.shape)}")
+        plan = self._plan(images.shape[1], images.shape[2])
+        tower = lambda chunk: self.model.encode_image(clip_input(chunk, plan, self.dtype))  # noqa: E731
+        return self._embed(images.to(self.device), tower)
+
+    def embed_pil(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """PIL images of any sizes and modes (converted to RGB) -> float32 [n, D], in their order."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, image in enumerate(images):
+            groups.setdefault(image.size, []).append(index)
+        result = torch.empty(len(images), self.width, device=self.device)
+        for indices in groups.values():
+            pixels = np.stack([np.asarray(images[index].convert("RGB")) for index in indices])
+            result[indices] = self.embed_images(torch.from_numpy(pixels))
+        return result
+
+    def _embed(self, rows: torch.Tensor, tower: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        result = torch.empty(len(rows), self.width, device=self.device)
+        for start in range(0, len(rows), self.batch):
+            chunk = rows[start : start + self.batch]
+            padding = chunk.new_zeros(self.batch - len(chunk), *chunk.shape[1:])
+            embeddings = tower(torch.cat([chunk, padding]))[: len(chunk)]
+            result[start : start + self.batch] = normalize(embeddings.float(), dim=-1)
+        return result
