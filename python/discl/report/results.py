@@ -1,0 +1,72 @@
+"""Metrics of methods come in; the result table and charts with error bars go out."""
+
+from typing import Any
+
+from discl.report.chart import chart
+from discl.report.html import Markup, headings, scroller, section, tag
+
+GROUPS = ("overall", "many", "medium", "few")
+BASELINE = "ce"
+LEAD = (
+    "Top-1 accuracy on the test split, in percent. Many, medium and few are groups of classes by their count "
+    "of real training images. "
+)
+
+
+def results_section(metrics: dict[str, Any]) -> Markup | None:
+    """Table and charts of `metrics["methods"]`: name -> group -> {"mean", "std"}, as fractions."""
+    methods = metrics.get("methods") or {}
+    groups = [group for group in GROUPS if any(group in method for method in methods.values())]
+    if not groups:
+        return None
+    return section(
+        "results",
+        "Results",
+        tag("p", LEAD, _conditions(metrics), class_="lead"),
+        scroller("Result table", _table(methods, groups)),
+        tag("div", *(chart(methods, group, BASELINE) for group in groups), class_="panels"),
+        tag("p", _legend(methods), class_="note"),
+    )
+
+
+def _conditions(metrics: dict[str, Any]) -> str:
+    seeds, steps = metrics.get("seeds"), metrics.get("steps")
+    parts = []
+    if seeds:
+        parts.append(f"mean ± standard deviation over {len(seeds)} training seeds")
+    if steps:
+        parts.append(f"every method takes {steps:,} optimizer steps")
+    line = "; ".join(parts)
+    return f"{line[0].upper()}{line[1:]}." if line else ""
+
+
+def _legend(methods: dict[str, Any]) -> str:
+    line = "Dots are means, bars reach one standard deviation to each side."
+    return f"{line} The dashed line is {BASELINE}." if BASELINE in methods else line
+
+
+def _table(methods: dict[str, Any], groups: list[str]) -> Markup:
+    best = {group: max(m[group]["mean"] for m in methods.values() if group in m) for group in groups}
+    gain = BASELINE in methods and "few" in groups and len(methods) > 1
+    columns = ["method", *groups, *([f"few vs {BASELINE}"] if gain else [])]
+    body = []
+    for name, method in methods.items():
+        cells = [_number(method.get(group), best[group]) for group in groups]
+        if gain:
+            cells.append(tag("td", "–") if name == BASELINE else _gain(method, methods[BASELINE]))
+        body.append(tag("tr", tag("th", name, scope="row"), *cells))
+    return tag("table", headings(*columns), tag("tbody", *body), class_="numbers")
+
+
+def _number(value: dict[str, float] | None, best: float) -> Markup:
+    if value is None:
+        return tag("td", "–")
+    mean = f"{100 * value['mean']:.1f}"
+    shown = tag("strong", mean, title="best of this column") if value["mean"] == best else mean
+    spread = tag("small", f" ± {100 * value['std']:.1f}") if value.get("std") is not None else None
+    return tag("td", shown, spread)
+
+
+def _gain(method: dict[str, Any], baseline: dict[str, Any]) -> Markup:
+    points = 100 * (method["few"]["mean"] - baseline["few"]["mean"])
+    return tag("td", f"{points:+.1f}".replace("-", "−"), class_="up" if points > 0 else "down")
