@@ -1,0 +1,97 @@
+#include "tar.h"
+
+#include <cstdio>
+#include <cstring>
+#include <stdexcept>
+
+#include "format.h"
+
+namespace discl {
+
+struct Ustar {
+    char name[100], mode[8], uid[8], gid[8], size[12], mtime[12], checksum[8], type, link[100];
+    char magic[6], version[2], user[32], group[32], major[8], minor[8], prefix[155], padding[12];
+};
+static_assert(sizeof(Ustar) == tar_block, "a USTAR header is one block");
+
+constexpr uint64_t largest_member = uint64_t{1} << 33;  // eleven octal digits
+
+static uint64_t padded(uint64_t bytes) { return (bytes + tar_block - 1) / tar_block * tar_block; }
+
+static unsigned checksum(Ustar header) {
+    std::memset(header.checksum, ' ', sizeof header.checksum);
+    const auto* bytes = reinterpret_cast<const unsigned char*>(&header);
+    unsigned sum = 0;
+    for (uint64_t i = 0; i < tar_block; ++i) sum += bytes[i];
+    return sum;
+}
+
+uint64_t append_member(std::string& out, std::string_view name, std::string_view data) {
+    if (name.empty() || name.size() > sizeof Ustar::name - 1 || data.size() >= largest_member)
+        throw std::invalid_argument("tar member '" + std::string(name) + "' of " +
+                                    std::to_string(data.size()) + " bytes does not fit a USTAR header");
+    Ustar header{};
+    std::memcpy(header.name, name.data(), name.size());
+    std::memcpy(header.mode, "0000644", 8);
+    std::memcpy(header.uid, "0000000", 8);
+    std::memcpy(header.gid, "0000000", 8);
+    std::snprintf(header.size, sizeof header.size, "%011llo", static_cast<unsigned long long>(data.size()));
+    std::memcpy(header.mtime, "00000000000", 12);
+    header.type = '0';
+    std::memcpy(header.magic, "ustar", 6);
+    std::memcpy(header.version, "00", 2);
+    std::snprintf(header.checksum, sizeof header.checksum, "%06o", checksum(header));
+    header.checksum[7] = ' ';
+    out.append(reinterpret_cast<const char*>(&header), sizeof header);
+    const uint64_t begin = out.size();
+    out.append(data);
+    out.append(padded(data.size()) - data.size(), '\0');
+    return begin;
+}
+
+static uint64_t octal(const char* digits, size_t count) {
+    uint64_t value = 0;
+    for (size_t i = 0; i < count; ++i) {
+        if (digits[i] < '0' || digits[i] > '7')
+            throw std::runtime_error("a number in the header is not octal");
+        value = value * 8 + uint64_t(digits[i] - '0');
+    }
+    return value;
+}
+
+static Member parse(const std::string& block) {
+    Ustar header;
+    std::memcpy(&header, block.data(), sizeof header);
+    if (octal(header.checksum, 6) != checksum(header)) throw std::runtime_error("header checksum differs");
+    if (std::memcmp(header.magic, "ustar", 5) || header.type != '0')
+        throw std::runtime_error("no plain USTAR file");
+    return {std::string(header.name, strnlen(header.name, sizeof header.name)), 0, octal(header.size, 11)};
+}
+
+static bool is_zero(const std::string& bytes) { return bytes.find_first_not_of('\0') == std::string::npos; }
+
+std::vector<Member> tar_members(const File& file) {
+    std::vector<Member> members;
+    const uint64_t size = file.size();
+    uint64_t offset = 0;
+    try {
+        while (true) {
+            if (size < offset + 2 * tar_block) throw std::runtime_error("the file ends without a footer");
+            const std::string block = file.read(offset, tar_block);
+            if (is_zero(block)) break;
+            Member member = parse(block);
+            member.offset = offset + tar_block;
+            if (member.length > size - member.offset)
+                throw std::runtime_error("the member reaches past the file's end");
+            offset = member.offset + padded(member.length);
+            members.push_back(std::move(member));
+        }
+        if (size != offset + 2 * tar_block || !is_zero(file.read(offset, 2 * tar_block)))
+            throw std::runtime_error("the footer is not two zero blocks at the file's end");
+    } catch (const std::runtime_error& error) {
+        throw std::runtime_error(file.path() + " at offset " + std::to_string(offset) + ": " + error.what());
+    }
+    return members;
+}
+
+}  // namespace discl

@@ -1,0 +1,76 @@
+"""The compiled module: store bytes, data order, counter-based random numbers. C++17, sources in csrc/.
+
+Errors: ValueError for an argument that makes no sense, OSError for what the system refuses, IndexError for
+a place outside a file, RuntimeError for bytes that are not what was written. File errors name path, offset
+and reason. Every call that reads, writes or loops releases the GIL.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pool = tuple[range | NDArray[np.integer], int]
+
+def order(
+    pools: Sequence[Pool], seed: int, epoch: int, start: int, count: int, rank: int = 0, world: int = 1
+) -> NDArray[np.int64]:
+    """Ids of one epoch at the positions start <= p < min(start + count, total) with p % world == rank.
+
+    pools: (ids, quota) each; ids is a 1-D integer array or a range, quota the draws from it in this epoch;
+    total = sum of quotas. A pool is drawn without replacement while quota <= len(ids), else in whole
+    shuffled passes and one partial one, so that counts differ by at most 1. The order is a pure function of
+    (pools, seed, epoch, p): any start, any world size, the same global order. Nothing is materialised:
+    O(count / world) time, O(pools) memory. seed in [0, 2^64), epoch in [0, 2^32).
+    """
+
+def philox(seed: int, epoch: int, positions: NDArray[np.integer] | range) -> NDArray[np.uint32]:
+    """Four random words per position of an epoch, [N] -> [N, 4]; independent of what `order` draws."""
+
+def philox4x32(counter: Sequence[int], key: Sequence[int]) -> list[int]:
+    """One block of Philox4x32-10: four counter words and two key words in, four words out."""
+
+def crc32c(data: bytes | bytearray | memoryview, crc: int = 0) -> int:
+    """CRC32C (Castagnoli) of `data`; `crc` continues an earlier checksum."""
+
+def crc32c_table(data: bytes | bytearray | memoryview, crc: int = 0) -> int:
+    """The same by table, as on CPUs without the instruction."""
+
+class ShardWriter:
+    """An unsealed shard: a growing tar and its journal (csrc/format.h).
+
+    Opening an existing pair cuts both after the last sample that verifies and goes on from there.
+    """
+
+    def __init__(self, tar: str, journal: str) -> None: ...
+    def append(
+        self, key: str, extension: str, image: bytes, json: bytes, row: bytes, embedding: bytes
+    ) -> None:
+        """Write <key>.<extension> and <key>.json to the tar, then the record. extension "": no image."""
+
+    def sync(self) -> None:
+        """fsync the tar, then the journal: what was appended survives a power cut."""
+
+    def records(self) -> list[tuple[bytes, bytes, tuple[int, int, int] | None]]:
+        """(row, embedding, (offset, length, crc32c) of the image or None) per sample, verified."""
+
+    def finish(self) -> None:
+        """Write the tar's footer and fsync both files. Opening the pair again takes the footer off."""
+
+    @property
+    def samples(self) -> int: ...
+    @property
+    def tar_bytes(self) -> int: ...
+
+class ShardReader:
+    """A sealed shard; one descriptor, any number of threads."""
+
+    def __init__(self, path: str) -> None: ...
+    def read(self, offset: int, length: int, crc: int) -> bytes:
+        """The bytes at `offset`, checked against their CRC32C."""
+
+    def members(self) -> list[tuple[str, int, int]]:
+        """(name, data offset, length) of every member; RuntimeError unless the tar is plain and whole."""
+
+    @property
+    def size(self) -> int: ...

@@ -1,0 +1,144 @@
+"""The manifest, one JSON file per sealed shard: a store's folder in, Shard entries and snapshot ids out."""
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from discl.atomic import fsync_folder
+from discl.errors import StoreError
+
+FORMAT = 1
+FOLDERS = ("manifest", "shards", "index", "embeddings", "selections", "runs")
+_NAME = re.compile(r"(\d{6,})\.json")
+_SNAPSHOT = re.compile(r"(\d{6,})-([0-9a-f]{32})")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One sealed shard. `files`: path inside the store -> {"bytes": int, "blake2b": 32 hex}."""
+
+    number: int
+    rows: int
+    images: int
+    run_id: str
+    files: dict[str, dict[str, Any]]
+    digest: str  # of all the above
+
+
+def shard_path(number: int) -> str:
+    return f"shards/{number:06d}.tar"
+
+
+def index_path(number: int) -> str:
+    return f"index/{number:06d}.parquet"
+
+
+def embeddings_path(number: int) -> str:
+    return f"embeddings/{number:06d}.npy"
+
+
+def manifest_path(number: int) -> str:
+    return f"manifest/{number:06d}.json"
+
+
+def file_entry(path: Path) -> dict[str, Any]:
+    """Size and digest of a file, as the manifest records them."""
+    with open(path, "rb") as file:
+        digest = hashlib.blake2b(digest_size=16)
+        while block := file.read(1 << 22):
+            digest.update(block)
+        return {"bytes": file.tell(), "blake2b": digest.hexdigest()}
+
+
+def publish(root: Path, number: int, rows: int, images: int, run_id: str, files: list[str]) -> None:
+    """Enter a shard whose files are complete and durable: before this no reader sees it, after it all do."""
+    body = {
+        "format": FORMAT,
+        "number": number,
+        "rows": rows,
+        "images": images,
+        "run_id": run_id,
+        "files": {name: file_entry(root / name) for name in files},
+    }
+    text = json.dumps(body | {"digest": _digest(body)}, indent=1)
+    _put_if_absent(root / manifest_path(number), text.encode())
+
+
+def sealed_shards(root: Path) -> list[Shard]:
+    """Every shard in the manifest, by number. Raises StoreError for no store or a damaged manifest."""
+    try:
+        names = os.listdir(root / "manifest")
+    except OSError as error:
+        raise StoreError(
+            f"{root} is not a discl store ({error.strerror}: manifest/); give one that `discl generate` made"
+        ) from error
+    return [
+        _read(root / "manifest" / name)
+        for name in sorted(names, key=lambda n: (len(n), n))
+        if _NAME.fullmatch(name)
+    ]
+
+
+def snapshot_id(shards: list[Shard]) -> str:
+    """<number of shards>-<digest of their entries>. Shards are only ever added: old ids stay resolvable."""
+    digest = hashlib.blake2b("".join(shard.digest for shard in shards).encode(), digest_size=16)
+    return f"{len(shards):06d}-{digest.hexdigest()}"
+
+
+def shards_at(shards: list[Shard], snapshot: str) -> list[Shard]:
+    """The shards sealed when `snapshot` was taken. Raises StoreError when the store never had that state."""
+    match = _SNAPSHOT.fullmatch(snapshot)
+    if not match:
+        raise StoreError(
+            f"snapshot {snapshot!r} is not an id that Store.snapshot() gives, such as 000012-<32 hex>"
+        )
+    then = shards[: int(match[1])]
+    if snapshot_id(then) != snapshot:
+        raise StoreError(
+            f"snapshot {snapshot} is no state of this store ({len(shards)} shards); is it another's?"
+        )
+    return then
+
+
+def _read(path: Path) -> Shard:
+    try:
+        body = json.loads(path.read_bytes())
+        format = body.pop("format")
+        if isinstance(format, int) and format > FORMAT:
+            raise StoreError(f"{path}: store format {format} is newer than {FORMAT}; update discl")
+        digest = body.pop("digest")
+        intact = digest == _digest({"format": format, **body}) and body["number"] == int(path.stem)
+        shard = Shard(digest=digest, **body)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"{path}: damaged manifest ({error!r}); restore it from a copy of the store"
+        ) from error
+    if not intact:
+        raise StoreError(
+            f"{path}: damaged manifest (its digest differs); restore it from a copy of the store"
+        )
+    return shard
+
+
+def _digest(body: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(body, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _put_if_absent(path: Path, data: bytes) -> None:
+    """Write `path` whole and durable, and never over an existing one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(temporary, path)
+    except FileExistsError as error:
+        raise StoreError(f"{path} exists already; two writers at one store? Stop one of them") from error
+    finally:
+        temporary.unlink()
+    fsync_folder(path.parent)

@@ -1,0 +1,188 @@
+"""A store's folder in, its index as an Arrow table and its images by key out: a view that never changes."""
+
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from discl import _C
+from discl.atomic import write_atomic
+from discl.errors import StoreError
+from discl.store import manifest
+from discl.store.columns import SCHEMA, check_key
+
+_SELECTION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+class Store:
+    """The sealed shards of the store at `path`, or exactly those of the snapshot `at`.
+
+    Shards that are sealed later do not appear: open the store again to see them. Safe to share between
+    threads, to fork and to send to another process. Raises StoreError when `path` is no store, its manifest
+    or index is damaged, or its format is newer.
+    """
+
+    def __init__(self, path: str | os.PathLike, at: str | None = None) -> None:
+        self.path = Path(path)
+        shards = manifest.sealed_shards(self.path)
+        self.shards = shards if at is None else manifest.shards_at(shards, at)
+        self._readers: dict[int, _C.ShardReader] = {}
+
+    def __reduce__(self):
+        return Store, (self.path, self.snapshot())
+
+    def __len__(self) -> int:
+        """Index rows, those without an image included."""
+        return sum(shard.rows for shard in self.shards)
+
+    def snapshot(self) -> str:
+        """The id of these shards; `Store(path, at=id)` opens exactly them, however far the store grows."""
+        return manifest.snapshot_id(self.shards)
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """The index, one row per sample in the order of appending: SCHEMA's columns, then the user's."""
+        parts = [SCHEMA.empty_table(), *(self._index(shard) for shard in self.shards)]
+        try:
+            return pa.concat_tables(parts, promote_options="permissive").combine_chunks()
+        except pa.ArrowException as error:
+            raise StoreError(
+                f"{self.path}: a user column changes its type between shards: {error}"
+            ) from error
+
+    def _index(self, shard: manifest.Shard) -> pa.Table:
+        name = manifest.index_path(shard.number)
+        try:
+            data = (self.path / name).read_bytes()
+            if hashlib.blake2b(data, digest_size=16).hexdigest() != shard.files[name]["blake2b"]:
+                raise ValueError("its digest is not the one in the manifest")
+            return pq.read_table(io.BytesIO(data))
+        except (OSError, KeyError, ValueError) as error:  # Arrow's own errors are ValueErrors
+            raise StoreError(
+                f"{self.path / name}: damaged index ({error}); restore it from a copy of the store"
+            ) from error
+
+    def keys(self) -> list[str]:
+        return self.table["key"].to_pylist()
+
+    @cached_property
+    def _sorted_keys(self) -> tuple[np.ndarray, np.ndarray]:
+        """(keys in order, their rows): 40 bytes per sample, where a dict would take several times that."""
+        keys = np.array(self.keys(), dtype="S32")
+        rows = np.argsort(keys, kind="stable")
+        return keys[rows], rows
+
+    def _row(self, key: str) -> int:
+        keys, rows = self._sorted_keys
+        at = int(np.searchsorted(keys, check_key(key).encode()))
+        if at == len(keys) or keys[at] != key.encode():
+            raise StoreError(f"sample {key} is not in {self.path} at {self.snapshot()}")
+        return int(rows[at])
+
+    @cached_property
+    def _places(self) -> tuple[np.ndarray, ...]:
+        """shard (-1: no image), offset, length, crc32c as int64 [rows]."""
+        columns = (self.table[name].fill_null(0) for name in ("offset", "length", "crc32c"))
+        shards = self.table["shard"].fill_null(-1)
+        return tuple(column.to_numpy().astype(np.int64) for column in (shards, *columns))
+
+    def _reader(self, number: int) -> _C.ShardReader:
+        if number not in self._readers:
+            self._readers[number] = _C.ShardReader(str(self.path / manifest.shard_path(number)))
+        return self._readers[number]
+
+    def read(self, key: str) -> bytes:
+        """The encoded image, checked against its CRC32C. Raises StoreError when it is absent or damaged."""
+        row = self._row(key)
+        shard, offset, length, crc = (int(column[row]) for column in self._places)
+        if shard < 0:
+            raise StoreError(
+                f"sample {key} has no image: its status is {self.table['status'][row].as_py()!r}"
+            )
+        try:
+            return self._reader(shard).read(offset, length, crc)
+        except (OSError, IndexError, RuntimeError) as error:
+            raise StoreError(
+                f"sample {key} cannot be read: {error}; run `discl store verify {self.path}`"
+            ) from error
+
+    def image(self, key: str) -> np.ndarray:
+        """The decoded image, uint8 [H, W, 3]."""
+        with Image.open(io.BytesIO(self.read(key))) as image:
+            return np.array(image.convert("RGB"))
+
+    def embeddings(self) -> np.ndarray:
+        """float16 [rows, D], row by row with `table`; NaN where a sample has none. StoreError if none has."""
+        parts = [self._shard_embeddings(shard) for shard in self.shards]
+        widths = {part.shape[1] for part in parts if part is not None}
+        if len(widths) != 1:
+            raise StoreError(
+                f"{self.path}: embeddings of widths {sorted(widths)}; expected one width in all shards"
+            )
+        blank = [np.full((shard.rows, *widths), np.nan, np.float16) for shard in self.shards]
+        return np.concatenate(
+            [empty if part is None else part for part, empty in zip(parts, blank, strict=True)]
+        )
+
+    def _shard_embeddings(self, shard: manifest.Shard) -> np.ndarray | None:
+        name = manifest.embeddings_path(shard.number)
+        if name not in shard.files:
+            return None
+        try:
+            return np.load(self.path / name, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{self.path / name}: damaged embeddings ({error})") from error
+
+    def selection(self, name: str) -> list[str]:
+        """The keys of selection `name` that are in this snapshot, sorted."""
+        table = self._selection_table(name)
+        keys, _ = self._sorted_keys
+        chosen = np.array(table["key"].to_pylist(), dtype="S32")
+        return [key.decode() for key in np.intersect1d(chosen, keys)]
+
+    def selection_rule(self, name: str) -> dict:
+        """The rule that chose selection `name`, as it was given to `write_selection`."""
+        return json.loads(self._selection_table(name).schema.metadata[b"rule"])
+
+    def _selection_table(self, name: str) -> pa.Table:
+        path = self._selection_path(name)
+        try:
+            return pq.read_table(path, partitioning=None)
+        except FileNotFoundError as error:
+            there = sorted(other.stem for other in path.parent.glob("*.parquet"))
+            raise StoreError(
+                f"{self.path} has no selection {name!r}; it has: {', '.join(there) or 'none'}"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"{path}: damaged selection ({error}); make it again with `discl filter`"
+            ) from error
+
+    def _selection_path(self, name: str) -> Path:
+        if not _SELECTION.fullmatch(name):
+            raise StoreError(f"selection name {name!r}: use letters, digits, '_', '-' and '.' only")
+        return self.path / "selections" / f"{name}.parquet"
+
+    def write_selection(self, name: str, keys: Iterable[str], rule: dict) -> None:
+        """Write or replace a selection: `keys`, each with an image in this store, and a JSON-able `rule`."""
+        chosen = sorted(set(keys))
+        bare = [key for key in chosen if self._places[0][self._row(key)] < 0]
+        if bare:
+            raise StoreError(f"selection {name!r}: {len(bare)} samples have no image, the first is {bare[0]}")
+        schema = pa.schema([("key", pa.string())], metadata={"rule": json.dumps(rule, sort_keys=True)})
+        buffer = io.BytesIO()
+        pq.write_table(pa.table([pa.array(chosen, pa.string())], schema=schema), buffer)
+        try:
+            (self.path / "selections").mkdir(exist_ok=True)
+            write_atomic(self._selection_path(name), buffer.getvalue())
+        except OSError as error:
+            raise StoreError(f"cannot write selection {name!r} to {self.path}: {error.strerror}") from error

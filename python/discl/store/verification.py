@@ -1,0 +1,117 @@
+"""A store's folder in, a list of what is wrong with it out: every byte of every sealed shard is read."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from discl import _C
+from discl.store import manifest
+from discl.store.columns import KEY, SCHEMA
+from discl.store.encode import FORMATS
+
+
+def verify(path: str | os.PathLike) -> list[str]:
+    """Problems of the sealed shards, one line each; empty when all is well. StoreError if it is no store.
+
+    Checked: manifest entries against files (size, digest), tar structure and names, image CRCs, index
+    against tar, index against embeddings, keys that occur twice. Unsealed shards are not damage: the next
+    writer recovers them.
+    """
+    root = Path(path)
+    problems: list[str] = []
+    keys: Counter[str] = Counter()
+    for shard in manifest.sealed_shards(root):
+        try:
+            problems += _shard_problems(root, shard, keys)
+        except (OSError, RuntimeError, ValueError, KeyError, IndexError) as error:
+            problems.append(f"shard {shard.number:06d}: {error}")
+    return problems + [f"key {key} occurs {count} times" for key, count in sorted(keys.items()) if count > 1]
+
+
+def _shard_problems(root: Path, shard: manifest.Shard, keys: Counter[str]) -> list[str]:
+    changed = [
+        f"{name}: {reason}"
+        for name, entry in shard.files.items()
+        if (reason := _file_problem(root / name, entry))
+    ]
+    table = pq.read_table(root / manifest.index_path(shard.number), partitioning=None)
+    keys.update(table["key"].to_pylist())
+    problems = [
+        *_index_problems(table, shard),
+        *_tar_problems(root, table, shard),
+        *_embedding_problems(root, shard),
+    ]
+    return changed + [f"shard {shard.number:06d}: {problem}" for problem in problems]
+
+
+def _file_problem(path: Path, entry: dict) -> str | None:
+    if not path.is_file():
+        return "is missing"
+    found = manifest.file_entry(path)
+    return None if found == entry else f"size and digest are {found}, the manifest says {entry}"
+
+
+def _index_problems(table: pa.Table, shard: manifest.Shard) -> list[str]:
+    problems = (
+        []
+        if table.num_rows == shard.rows
+        else [f"{table.num_rows} index rows, the manifest says {shard.rows}"]
+    )
+    problems += [
+        f"index column {field.name} is missing or not {field.type}"
+        for field in SCHEMA
+        if field.name not in table.schema.names or table.schema.field(field.name).type != field.type
+    ]
+    images = table.num_rows - table["shard"].null_count
+    return problems + (
+        [] if images == shard.images else [f"{images} images, the manifest says {shard.images}"]
+    )
+
+
+def _tar_problems(root: Path, table: pa.Table, shard: manifest.Shard) -> list[str]:
+    """The tar holds exactly the index's images in its order, each followed by its JSON; CRCs agree."""
+    reader = _C.ShardReader(str(root / manifest.shard_path(shard.number)))
+    members = reader.members()
+    problems = [f"tar member {name!r} does not belong there" for name, _, _ in members if not _is_ours(name)]
+    images, rows = members[0::2], [row for row in _places(table) if row["shard"] is not None]
+    pairs_match = [Path(name).stem + ".json" for name, _, _ in images] == [
+        name for name, _, _ in members[1::2]
+    ]
+    if not pairs_match or len(images) != len(rows):
+        return [*problems, f"the tar has {len(members)} members for {len(rows)} images of the index"]
+    for (name, offset, length), row in zip(images, rows, strict=True):
+        problems += _image_problems(reader, name, (shard.number, offset, length), row)
+    return problems
+
+
+def _is_ours(name: str) -> bool:
+    key, _, extension = name.partition(".")
+    return bool(KEY.fullmatch(key)) and extension in (*FORMATS, "json")
+
+
+def _places(table: pa.Table) -> list[dict]:
+    return table.select(["key", "shard", "offset", "length", "crc32c"]).to_pylist()
+
+
+def _image_problems(reader: _C.ShardReader, name: str, place: tuple[int, int, int], row: dict) -> list[str]:
+    if Path(name).stem != row["key"] or place != (row["shard"], row["offset"], row["length"]):
+        return [f"the tar has {name} at {place}, the index says {row}"]
+    try:
+        reader.read(row["offset"], row["length"], row["crc32c"])
+    except RuntimeError as error:
+        return [f"sample {row['key']}: {error}"]
+    return []
+
+
+def _embedding_problems(root: Path, shard: manifest.Shard) -> list[str]:
+    name = manifest.embeddings_path(shard.number)
+    if name not in shard.files:
+        return []
+    vectors = np.load(root / name, mmap_mode="r", allow_pickle=False)
+    if vectors.dtype != np.float16 or vectors.ndim != 2 or len(vectors) != shard.rows:
+        return [f"embeddings are {vectors.dtype} {list(vectors.shape)}, expected float16 [{shard.rows}, D]"]
+    return []
