@@ -182,8 +182,10 @@ def bad_folder(tmp_path):
     (tmp_path / "cat" / "noise.png").write_bytes(b"not an image at all")
     (tmp_path / "cat" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     huge_png(tmp_path / "cat" / "huge.png")
-    whole = save(tmp_path / "cat" / "cut.png", size=(64, 64)).read_bytes()
-    (tmp_path / "cat" / "cut.png").write_bytes(whole[:-20])
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "cat" / "cut.jpg")
+    whole = (tmp_path / "cat" / "cut.jpg").read_bytes()
+    (tmp_path / "cat" / "cut.jpg").write_bytes(whole[: len(whole) * 2 // 3])
     return tmp_path
 
 
@@ -191,11 +193,11 @@ def test_bad_images_are_quarantined_with_their_reason(tmp_path):
     table = load_data(config("imagefolder", bad_folder(tmp_path)))
     assert len(table) == 6
     reasons = {path.rsplit("/", 1)[1]: reason for path, reason in table.quarantined}
-    assert set(reasons) == {"noise.png", "gone.png", "huge.png", "cut.png"}
+    assert set(reasons) == {"noise.png", "gone.png", "huge.png", "cut.jpg"}
     assert "not an image" in reasons["noise.png"]
     assert "No such file" in reasons["gone.png"]
     assert "pixels" in reasons["huge.png"]
-    assert "damaged" in reasons["cut.png"]
+    assert "damaged" in reasons["cut.jpg"]
 
 
 def test_too_many_bad_images_stop_the_run(tmp_path):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from discl.data.table import DataTable
 from discl.errors import DataError, RunFailed
@@ -57,8 +57,10 @@ def _open_header(file, name: str) -> Image.Image:
             image = Image.open(file)
     except Image.DecompressionBombError as error:
         raise DataError(f"{name}: the header announces more than {MAX_PIXELS} pixels: {error}") from error
-    except Exception as error:
-        raise DataError(f"{name}: not an image that can be read: {error}") from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{name}: not an image of a known format") from error
+    except Exception as error:  # the header itself is damaged: plugins raise what they like
+        raise DataError(f"{name}: the image is damaged: {error}") from error
     if image.width * image.height > MAX_PIXELS:
         raise DataError(
             f"{name}: the header announces {image.width} x {image.height} pixels, more than {MAX_PIXELS}; "

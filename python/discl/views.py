@@ -1,0 +1,64 @@
+"""How images reach a classifier: size, channels, scale of values, and which window of the image is seen.
+
+Windows and flips are functions of (seed, epoch, position), so they do not depend on worker, rank or restart.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from discl._C import philox
+
+FILTERS = {"linear": Image.Resampling.BILINEAR, "lanczos": Image.Resampling.LANCZOS}
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class View:
+    """size: pixels per side. channels: 1 (grey) or 3. mean, std: of values 0..255. filter: linear or lanczos.
+
+    min_area: smallest share of the image that a training window covers (1: all of it). flip: left-right.
+    """
+
+    size: int
+    channels: int = 3
+    mean: tuple[float, ...] = (123.675, 116.28, 103.53)
+    std: tuple[float, ...] = (58.395, 57.12, 57.375)
+    filter: str = "linear"
+    min_area: float = 1.0
+    flip: bool = False
+
+    @property
+    def augments(self) -> bool:
+        return self.min_area < 1 or self.flip
+
+
+def windows(view: View, seed: int, epoch: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float32 [n, 4] of (left, top, right, bottom) as shares of the image, and bool [n]: flipped or not."""
+    if not view.augments:
+        return np.tile(np.float32(WHOLE), (len(positions), 1)), np.zeros(len(positions), dtype=bool)
+    words = philox(seed, epoch, positions).astype(np.float64) / 2**32
+    area = view.min_area + (1 - view.min_area) * words[:, 0]
+    aspect = (4 / 3) ** (
+        2 * words[:, 1] - 1
+    )  # as torchvision's RandomResizedCrop, relative to the image's own
+    width, height = np.minimum(np.sqrt(area * aspect), 1), np.minimum(np.sqrt(area / aspect), 1)
+    left = (1 - width) * ((words[:, 2] * 2**16) % 1)
+    top = (1 - height) * words[:, 2]
+    boxes = np.stack([left, top, left + width, top + height], axis=1)
+    return np.minimum(boxes, 1).astype(np.float32), view.flip & (words[:, 3] < 0.5)
+
+
+def render(image: Image.Image, view: View, window=WHOLE, flipped=False) -> torch.Tensor:
+    """An RGB image as float32 [channels, size, size]: window, resize with antialias, flip, normalise."""
+    image = image.convert("L" if view.channels == 1 else "RGB")
+    scale = (image.width, image.height) * 2
+    box = tuple(float(share) * pixels for share, pixels in zip(window, scale, strict=True))
+    image = image.resize((view.size, view.size), FILTERS[view.filter], box=box)
+    pixels = np.asarray(image, dtype=np.float32).reshape(view.size, view.size, view.channels)
+    pixels = (pixels - np.float32(view.mean)) / np.float32(view.std)
+    if flipped:
+        pixels = pixels[:, ::-1]
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
