@@ -1,0 +1,63 @@
+"""Command line in, exit code out: 0 done, 1 the run failed, 2 the user must change something, 128+N signal N.
+
+Errors are one line on stderr; results are on stdout. Only this package installs signal handlers.
+"""
+
+import errno
+import logging
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+
+from discl.cli.parser import make_parser
+from discl.cli.stop import Interrupted, Stop
+from discl.errors import DisclError
+
+__all__ = ["main"]
+
+# What the operating system refuses and only the user can change.
+USERS_ERRORS = {
+    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOENT,
+    errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS,
+}  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. `argv` defaults to the process's arguments."""
+    args = make_parser().parse_args(argv)
+    logging.basicConfig(format="discl: %(message)s", level=logging.INFO if args.verbose else logging.WARNING)
+    try:
+        with Stop() as stop:
+            return args.command(args, stop) or 0
+    except DisclError as error:
+        return _say(error, error.exit_code)
+    except Interrupted as stopped:
+        return _say(f"stopped by {stopped}; run the same command again to continue", stopped.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of stdout has gone; nobody is left to tell
+        return 1
+    except OSError as error:
+        return _say(_describe(error), 2) if error.errno in USERS_ERRORS else _unexpected(error, args.verbose)
+    except Exception as error:
+        return _unexpected(error, args.verbose)
+
+
+def _say(message: object, code: int) -> int:
+    print("discl:", " ".join(str(message).split()), file=sys.stderr)
+    return code
+
+
+def _describe(error: OSError) -> str:
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror}; check the path, its permissions and the free space"
+
+
+def _unexpected(error: Exception, verbose: bool) -> int:
+    """A defect of ours: the traceback goes to stderr with -v, else into a file that the line names."""
+    if verbose:
+        traceback.print_exception(error)
+        return _say(f"failed: {type(error).__name__}: {error}", 1)
+    with tempfile.NamedTemporaryFile("w", prefix="discl-", suffix=".log", delete=False) as log:
+        traceback.print_exception(error, file=log)
+    return _say(f"failed: {type(error).__name__}: {error} (traceback in {log.name})", 1)

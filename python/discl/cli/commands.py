@@ -1,0 +1,162 @@
+"""One short function per command: (arguments, stop) -> exit code or None. Heavy imports wait inside."""
+
+import argparse
+import importlib.util
+import subprocess
+import sys
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from discl.cli.stop import Stop
+from discl.errors import DisclError
+from discl.progress import Event, shower
+
+if TYPE_CHECKING:
+    from discl.config import RunConfig
+
+
+def demo(args: argparse.Namespace, stop: Stop) -> None:
+    from discl.demo.runner import run_demo
+
+    with _progress(stop) as on_event:
+        print(run_demo(Path(args.out or "discl-demo"), full=args.full, on_event=on_event))
+
+
+def plan(args: argparse.Namespace, stop: Stop) -> None:
+    from discl.cli.plan_summary import summarise
+
+    config = _config(args)
+    text = summarise(config)
+    print(text, end="")
+    if args.out:
+        _write(Path(args.out) / "plan.txt", text)
+
+
+def hard(args: argparse.Namespace, stop: Stop) -> None:
+    from discl.data import load_data
+    from discl.hard import select_hard
+
+    config = _config(args)
+    table = load_data(config.data)
+    rows = select_hard(config.hard, table)
+    chosen = [table.labels[rows].tolist().count(label) for label in range(len(table.class_names))]
+    print(f"{'hard':>6} {'train':>6}  class")
+    for name, count, of in zip(table.class_names, chosen, table.train_counts, strict=True):
+        print(f"{count:6d} {of:6d}  {name}")
+    if args.out:
+        print(_write(Path(args.out) / "hard.txt", "".join(f"{table.ids[row]}\n" for row in rows)))
+
+
+def generate(args: argparse.Namespace, stop: Stop) -> None:
+    overrides = [*args.overrides, *([f"store.path={Path(args.out).absolute()}"] if args.out else [])]
+    config = _config(args, overrides)
+    from discl.generation import generate
+
+    _quiet(args.verbose)
+    with _progress(stop) as on_event:
+        store = generate(config, on_event)
+    print(f"{len(store)} samples, {len(store.selection('default'))} accepted", file=sys.stderr)
+    print(config.store.path)
+
+
+def train(args: argparse.Namespace, stop: Stop) -> None:
+    config = _config(args)
+    from discl.training import train
+
+    with _progress(stop) as on_event:
+        train(config, _out(args), on_event)
+    print(_out(args))
+
+
+def evaluate(args: argparse.Namespace, stop: Stop) -> None:
+    config = _config(args)
+    from discl.evaluation import evaluate
+
+    with _progress(stop) as on_event:
+        evaluate(config, _out(args), on_event)
+    print(_out(args))
+
+
+def report(args: argparse.Namespace, stop: Stop) -> None:
+    from discl.report import write_report
+
+    print(write_report([Path(run) for run in args.runs], args.out and Path(args.out)))
+
+
+def bench(args: argparse.Namespace, stop: Stop) -> int:
+    import discl
+
+    root = Path(discl.__file__).parents[2]
+    if not (root / "benchmarks" / "__main__.py").is_file():
+        raise DisclError(
+            "benchmarks are not part of the installed package; run discl bench in a source checkout"
+        )
+    return subprocess.run([sys.executable, "-m", "benchmarks", *args.names], cwd=root).returncode
+
+
+def verify(args: argparse.Namespace, stop: Stop) -> int:
+    from discl.store import verify
+
+    problems = [(path, problem) for path in args.stores for problem in verify(path)]
+    for path, problem in problems:
+        print(f"{path}: {problem}")
+    return 1 if problems else 0
+
+
+def doctor(args: argparse.Namespace, stop: Stop) -> None:
+    from discl.run_record import hardware, versions
+
+    for name, version in versions().items():
+        print(f"{name:16} {version}")
+    facts = hardware()
+    print(f"{'system':16} {facts['system']}, {facts['cores']} cores")
+    print(f"{'devices':16} {', '.join(['cpu', *facts['gpus']])}")
+    print(f"{'backends':16} torch, torch-compile")
+    dali = importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.dali")
+    print(f"{'loaders':16} {'dali, torch' if dali else 'torch (nvidia-dali is not installed)'}")
+
+
+def _config(args: argparse.Namespace, overrides: list[str] | None = None) -> "RunConfig":
+    from discl.config import load_config
+
+    return load_config(args.config, args.overrides if overrides is None else overrides)
+
+
+def _out(args: argparse.Namespace) -> Path:
+    return Path(args.out or f"{Path(args.config).stem}-run")
+
+
+def _write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@contextmanager
+def _progress(stop: Stop):
+    """A listener that shows progress on stderr and raises when the user has asked to stop."""
+    show = shower()
+
+    def on_event(event: Event) -> None:
+        show(event)
+        stop.check(event)
+
+    try:
+        yield on_event
+    finally:
+        show.close()
+
+
+def _quiet(verbose: bool) -> None:
+    """The model libraries' own progress bars and notices stay out of a run's output."""
+    if verbose:
+        return
+    import diffusers
+    import transformers
+
+    warnings.simplefilter("ignore", FutureWarning)
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()

@@ -1,0 +1,66 @@
+"""The commands and their arguments. Building the parser imports no heavy module."""
+
+import argparse
+import sys
+from typing import NoReturn
+
+from discl import __version__
+from discl.cli import commands
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"discl: {message} (see {self.prog} --help)", file=sys.stderr)
+        sys.exit(2)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="discl", description="Synthetic-to-real image spectra and curriculum training on them."
+    )
+    parser.add_argument("--version", action="version", version=f"discl {__version__}")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log more; show tracebacks")
+    known = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    demo = _command(known, "demo", commands.demo, "real handwriting, from hard images to a better classifier")
+    demo.add_argument("--full", action="store_true", help="every method of the result table, more seeds")
+    demo.add_argument("--out", metavar="DIR", help="where results go (default: discl-demo)")
+
+    for name, run, text in (
+        ("plan", commands.plan, "count what generate would make, without making it"),
+        ("hard", commands.hard, "show which images get a spectrum"),
+        ("generate", commands.generate, "make and score the spectrum; start again to continue"),
+        ("train", commands.train, "train a classifier on real and synthetic images"),
+        ("evaluate", commands.evaluate, "evaluate a trained classifier"),
+    ):
+        command = _command(known, name, run, text)
+        command.add_argument("config", metavar="CONFIG.toml")
+        command.add_argument(
+            "--set", metavar="table.key=value", action="append", default=[], dest="overrides",
+            help="change one value of the config; may be given several times",
+        )  # fmt: skip
+        command.add_argument("--out", metavar="DIR", help="where results go")
+
+    report = _command(known, "report", commands.report, "one HTML page from finished runs")
+    report.add_argument("runs", metavar="RUN", nargs="+")
+    report.add_argument("--out", metavar="FILE", help="the page (default: report.html in the first run)")
+
+    bench = _command(known, "bench", commands.bench, "run benchmarks (source checkout only)")
+    bench.add_argument("names", metavar="NAME", nargs="*", help="default: all")
+
+    store = known.add_parser("store", help="look after stores")
+    verify = _command(
+        store.add_subparsers(metavar="COMMAND", required=True), "verify", commands.verify, "check every byte"
+    )
+    verify.add_argument("stores", metavar="STORE", nargs="+")
+
+    _command(known, "doctor", commands.doctor, "versions, devices and backends")
+    return parser
+
+
+def _command(known, name: str, run, text: str) -> argparse.ArgumentParser:
+    command = known.add_parser(name, help=text, description=text)
+    command.set_defaults(command=run)
+    return command

@@ -1,0 +1,175 @@
+"""Config in, filled `Store` out: data -> hard -> plan -> engine -> encode -> store -> selection `default`.
+
+Keys that the store already has are not made again, so the same call continues a stopped or killed run.
+"""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from discl.config import RunConfig
+from discl.data import DataTable, load_data
+from discl.errors import StoreError
+from discl.hard import select_hard
+from discl.job import Job
+from discl.plan import make_plan
+from discl.progress import OnEvent, ignore
+from discl.prompts import check_template
+from discl.quarantine import Quarantine
+from discl.recipe import digest, make_recipe
+from discl.run_record import RunRecord, earlier_runs, hardware, new_run_id, versions
+from discl.selection import select_by_threshold
+from discl.store import Store, StoreWriter
+
+if TYPE_CHECKING:
+    from discl.engine import Engine
+
+log = logging.getLogger(__name__)
+
+MakeEngine = Callable[[RunConfig, "int | str"], "Engine"]
+
+
+def make_engine(config: RunConfig, slots: int | str) -> "Engine":
+    """The engine that the config describes, with this many slots."""
+    from discl.engine import Engine
+
+    return Engine.from_pretrained(
+        config.model.path,
+        clip=config.score.clip if config.score else None,
+        device=config.engine.device,
+        dtype=config.model.dtype,
+        slots=slots,
+        backend=config.model.backend,
+        solver=config.spectrum.solver,
+        mode=config.spectrum.mode,
+        steps=config.spectrum.steps,
+        text_guidance=config.spectrum.text_guidance,
+        score_prompt=config.score.prompt if config.score else None,
+    )
+
+
+def generate(config: RunConfig, on_event: OnEvent | None = None, *, make: MakeEngine = make_engine) -> Store:
+    """Make every planned sample that the store lacks, then write the selection `default`.
+
+    `on_event` gets progress dicts and may raise to stop; as after Ctrl-C, what is written is sealed first.
+    Raises ConfigError, DataError, ModelError, StoreError for what the user must change; RunFailed when more
+    than data.max_bad_share of the hard images cannot be used. The store stays resumable in every case.
+    """
+    if config.score:
+        check_template(config.score.prompt, "score.prompt")
+    recipe = make_recipe(config)
+    table = load_data(config.data)
+    plan = make_plan(config, table, select_hard(config.hard, table), recipe)
+    record = RunRecord(Path(config.store.path), new_run_id(), _facts(config, recipe))
+    with _writer(config, record.run_id, table) as writer:
+        inputs = len(plan.sources) + len(plan.quarantined)
+        quarantine = Quarantine(config.store.path, inputs, config.data.max_bad_share)
+        quarantine.record(table.quarantined)
+        for path, reason in plan.quarantined:
+            quarantine.add(path, reason)
+        job = Job(config, plan, table, writer, quarantine, record.run_id, on_event or ignore)
+        earlier = earlier_runs(config.store.path, plan.recipe_digest) if writer.keys else []
+        _check_same_scorer(_scorer(config), earlier)
+        if total := job.missing():
+            _make(job, record, total, make, earlier)
+    store = Store(config.store.path)
+    select_by_threshold(store, config.score, config.store.keep)
+    return store
+
+
+def _make(job: Job, record: RunRecord, total: int, make: MakeEngine, earlier: list[dict[str, Any]]) -> None:
+    """Load the engine, run the job, and write the run's record when it starts and however it ends."""
+    config, status = job.config, "failed"
+    with record.timed("load"):
+        engine = make(config, _slots(config, earlier))
+    with engine:
+        record.facts |= {"slots": engine.slots, "scorer": _scorer(config, engine)}
+        _check_same_scorer(record.facts["scorer"], earlier)
+        record.write("running")
+        try:
+            with record.timed("generate"):
+                job.run(engine, total)
+            status = "done"
+        except BaseException as error:
+            status = "failed" if isinstance(error, Exception) else "stopped"
+            raise
+        finally:
+            _summarise(job, record, engine)
+            record.write(status)
+
+
+def _slots(config: RunConfig, earlier: list[dict[str, Any]]) -> int | str:
+    """A resumed run keeps its slot count: only then are restarts equal to the last bit (design 3.1)."""
+    recorded = next((run["slots"] for run in earlier if run.get("slots")), None)
+    if recorded is None:
+        return config.engine.slots
+    if config.engine.slots not in ("auto", recorded):
+        log.warning("slots = %s, but the store was begun with %s", config.engine.slots, recorded)
+        return config.engine.slots
+    return recorded
+
+
+def _scorer(config: RunConfig, engine: "Engine | None" = None) -> dict[str, Any] | None:
+    """Who judges, as the run's record holds it; the weights' digest is known once the engine is loaded."""
+    if config.score is None:
+        return None
+    loaded = engine.scorer.digest if engine else None
+    return {"name": config.score.clip, "digest": loaded, "prompt": config.score.prompt}
+
+
+def _check_same_scorer(scorer: dict[str, Any] | None, earlier: list[dict[str, Any]]) -> None:
+    """Scores of two judges must not stand in one column."""
+    for before in (run.get("scorer") for run in earlier):
+        if not _same(before, scorer):
+            raise StoreError(
+                f"this store's images were scored with {_named(before)}, now [score] is {_named(scorer)}; "
+                "restore [score], or generate into a new store"
+            )
+
+
+def _same(one: dict[str, Any] | None, other: dict[str, Any] | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    known = one["digest"] and other["digest"]
+    return one["prompt"] == other["prompt"] and (not known or one["digest"] == other["digest"])
+
+
+def _named(scorer: dict[str, Any] | None) -> str:
+    return f"{scorer['name']} and the prompt {scorer['prompt']!r}" if scorer else "no scorer"
+
+
+def _writer(config: RunConfig, run_id: str, table: DataTable) -> StoreWriter:
+    store = config.store
+    return StoreWriter(
+        store.path,
+        run_id,
+        shard_bytes=round(store.shard_mb * 1e6),
+        shard_seconds=store.shard_seconds,
+        embeddings=store.embeddings and config.score is not None,
+        user_columns=tuple(table.columns),
+    )
+
+
+def _facts(config: RunConfig, recipe: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "started_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "recipe": recipe,
+        "recipe_digest": digest(recipe),
+        "versions": versions(),
+        "hardware": hardware(),
+        "config": config.model_dump(mode="json"),
+    }
+
+
+def _summarise(job: Job, record: RunRecord, engine: "Engine") -> None:
+    """Counts, times and cost of what was made, for the run's record."""
+    stages = {f"engine.{stage}": seconds for stage, seconds in engine.stats.seconds.items()}
+    record.seconds.update(stages)
+    record.facts |= {
+        "counts": {**job.counts, "planned": len(job.plan), "quarantined": job.quarantine.count},
+        "unet_evaluations": engine.stats.unet_evaluations,
+        "slot_occupancy": engine.stats.slot_occupancy,
+        "usd": record.seconds.get("generate", 0.0) / 3600 * job.config.budget.usd_per_hour,
+    }

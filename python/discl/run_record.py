@@ -1,0 +1,94 @@
+"""What a run was, as STORE/runs/<run_id>.json: versions, hardware, model, config, counts, seconds, cost."""
+
+import json
+import os
+import platform
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from discl.atomic import write_atomic
+from discl.errors import StoreError
+
+PACKAGES = (
+    "discl",
+    "torch",
+    "diffusers",
+    "transformers",
+    "open_clip_torch",
+    "triton",
+    "numpy",
+    "pillow",
+    "pyarrow",
+)
+
+
+def new_run_id() -> str:
+    """Sorts by time; two runs of one second differ."""
+    return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S%f}-{secrets.token_hex(2)}"
+
+
+def versions() -> dict[str, str]:
+    """Installed versions by package name, Python's among them."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def hardware() -> dict[str, Any]:
+    import torch
+
+    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return {
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+        "gpus": gpus,
+    }
+
+
+@dataclass
+class RunRecord:
+    """The record of one run, written when it starts and again when it ends, however it ends."""
+
+    folder: Path
+    run_id: str
+    facts: dict[str, Any]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begin
+
+    def write(self, status: str) -> None:
+        """status: running, done, stopped or failed."""
+        facts = {"run_id": self.run_id, "status": status, **self.facts, "seconds": self.seconds}
+        (self.folder / "runs").mkdir(parents=True, exist_ok=True)
+        text = json.dumps(facts, indent=1, ensure_ascii=False, default=str)
+        write_atomic(self.folder / "runs" / f"{self.run_id}.json", text.encode())
+
+
+def earlier_runs(folder: str | os.PathLike, recipe: str) -> list[dict[str, Any]]:
+    """The records of runs with this recipe digest, oldest first. StoreError for one that cannot be read."""
+    records = []
+    for file in sorted((Path(folder) / "runs").glob("*.json")):
+        try:
+            records.append(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{file}: cannot be read ({error}); remove or restore it") from error
+    return [record for record in records if record.get("recipe_digest") == recipe]

@@ -1,0 +1,70 @@
+"""Scores in a store's index in, the keys accepted by the threshold rule out (paper 2)."""
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from discl.config import ScoreConfig
+from discl.errors import StoreError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+    from discl.store import Store
+
+log = logging.getLogger(__name__)
+
+
+def accepts(score: ScoreConfig | None, text_score: float | None, class_name: str, level: int) -> bool:
+    """Whether one good image is kept: text score >= threshold in float32; without [score] always."""
+    if score is None:
+        return True
+    if text_score is None:
+        return False
+    return bool(np.float32(text_score) >= np.float32(score.threshold.of(class_name, level)))
+
+
+def accepted_rows(table: "pyarrow.Table", score: ScoreConfig | None) -> list[dict[str, Any]]:
+    """The rows (key, recipe, shard) of the index whose status is ok and whose score the rule accepts."""
+    names = ["key", "recipe", "shard", "status", "text_score", "class_name", "level"]
+    rows = table.select(names).to_pylist()
+    return [
+        row
+        for row in rows
+        if row["status"] == "ok" and accepts(score, row["text_score"], row["class_name"], row["level"])
+    ]
+
+
+def select_by_threshold(
+    store: "Store", score: ScoreConfig | None, keep: str, name: str = "default"
+) -> list[str]:
+    """Write the selection `name`, the accepted keys that have an image; returns them in index order.
+
+    Raises StoreError when accepted images were thrown away by an earlier run with a higher threshold.
+    """
+    rows = accepted_rows(store.table, score)
+    lost = sum(row["shard"] is None for row in rows)
+    if lost and keep != "scores":
+        raise StoreError(
+            f"{lost} accepted samples have no image in this store: an earlier run kept fewer "
+            "(store.keep, with a higher score.threshold); generate into a new store"
+        )
+    recipes = sorted({row["recipe"] for row in rows})
+    if len(recipes) > 1:
+        log.warning("selection %r mixes %d recipes: %s", name, len(recipes), ", ".join(recipes))
+    keys = [row["key"] for row in rows if row["shard"] is not None]
+    store.write_selection(name, keys, {**rule_of(score), "recipes": recipes})
+    return keys
+
+
+def rule_of(score: ScoreConfig | None) -> dict[str, Any]:
+    """The rule as JSON, as it stands beside the selection."""
+    if score is None:
+        return {"rule": "ok"}
+    return {
+        "rule": "threshold",
+        "clip": score.clip,
+        "prompt": score.prompt,
+        "threshold": score.threshold.model_dump(mode="json"),
+    }
