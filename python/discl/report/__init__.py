@@ -1,5 +1,6 @@
 """Run folders and stores come in; one self-contained HTML page goes out."""
 
 from discl.report.page import write_report
+from discl.report.runs import report_runs
 
-__all__ = ["write_report"]
+__all__ = ["report_runs", "write_report"]

@@ -1,0 +1,157 @@
+"""Folders that `discl train`, `demo` or `generate` left come in; one page over all of them goes out."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from discl.config import RunConfig, load_config
+from discl.errors import ConfigError, DisclError
+from discl.report.page import write_report
+from discl.run_record import versions
+from discl.store import Store
+
+STAGES = {
+    "load": "load models",
+    "engine.text": "encode prompts",
+    "engine.encode": "encode sources",
+    "engine.start": "draw noise",
+    "engine.unet": "denoise",
+    "engine.decode": "decode",
+    "engine.score": "score with CLIP",
+    "rest": "queue and store",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One folder: a store itself, or a run's folder with config.toml and, once trained, metrics.json."""
+
+    folder: Path
+
+    @cached_property
+    def config(self) -> RunConfig | None:
+        file = self.folder / "config.toml"
+        return load_config(file) if file.is_file() else None
+
+    @cached_property
+    def store(self) -> Store | None:
+        folder = self.config.store.path if self.config else self.folder
+        return Store(folder) if (Path(folder) / "manifest").is_dir() else None
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        file = self.folder / "metrics.json"
+        return _json(file) if file.is_file() else {}
+
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """The store's runs, oldest first."""
+        files = sorted((self.store.path / "runs").glob("*.json")) if self.store else []
+        return [_json(file) for file in files]
+
+
+def report_runs(folders: Iterable[str | os.PathLike], out: str | os.PathLike | None = None) -> Path:
+    """Write the page (default: report.html in the first folder) and return its path.
+
+    The first folder gives the spectrum, the config and the times; the result tables of all are put together.
+    Raises ConfigError for a folder that holds neither a run nor a store.
+    """
+    runs = [open_run(folder) for folder in folders]
+    first = runs[0]
+    config = first.config.model_dump(mode="json") if first.config else _recorded(first, "config")
+    return write_report(
+        out or first.folder / "report.html",
+        title=f"Spectrum report: {config.get('data', {}).get('kind', first.folder.name)}",
+        store=first.store,
+        sources=SourceFiles(first.config),
+        metrics=merged_metrics(runs),
+        config=config,
+        stages=stages(first.records, first.metrics),
+        versions=_recorded(first, "versions") or versions(),
+    )
+
+
+def open_run(folder: str | os.PathLike) -> Run:
+    run = Run(Path(folder))
+    if run.config is None and run.store is None and not run.metrics:
+        raise ConfigError(
+            f"{folder}: neither a run's folder (config.toml, metrics.json) nor a store (manifest/); "
+            "check the path"
+        )
+    return run
+
+
+class SourceFiles:
+    """source id -> the encoded source image; None where the data is not here."""
+
+    def __init__(self, config: RunConfig | None):
+        self.config = config
+
+    @cached_property
+    def paths(self) -> dict[str, str]:
+        from discl.data import load_data
+
+        try:
+            table = load_data(self.config.data) if self.config else None
+        except DisclError:
+            return {}  # a report over a store must not fail because the data has moved
+        return dict(zip(table.ids, table.paths, strict=True)) if table else {}
+
+    def __call__(self, source: str) -> bytes | None:
+        path = Path(self.paths.get(source, ""))
+        return path.read_bytes() if path.is_file() else None
+
+
+def merged_metrics(runs: list[Run]) -> dict[str, Any]:
+    """One result table: methods of one run keep their names, else the folder's name stands before them."""
+    tables = [(run.folder.name, run.metrics) for run in runs if run.metrics]
+    if len(tables) == 1:
+        name, metrics = tables[0]
+        return metrics if "methods" in metrics else {"methods": {name: single(metrics)}}
+    methods = {}
+    for name, metrics in tables:
+        found = metrics.get("methods") or {"": single(metrics)}
+        methods |= {f"{name} {method}".strip(): groups for method, groups in found.items()}
+    return {"methods": methods}
+
+
+def single(metrics: dict[str, Any]) -> dict[str, Any]:
+    """One training's fractions as a method without deviations."""
+    names = ("overall", "many", "medium", "few")
+    return {name: {"mean": metrics[name], "std": None} for name in names if metrics.get(name) is not None}
+
+
+def stages(records: list[dict[str, Any]], metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """Seconds and UNet evaluations by stage, over all runs that filled the store and the trainings."""
+    seconds: Counter = Counter()
+    for record in records:
+        seconds.update(record.get("seconds", {}))
+    inside = sum(value for stage, value in seconds.items() if stage.startswith("engine."))
+    seconds["rest"] = max(seconds["generate"] - inside, 0.0)
+    rows = [{"stage": label, "seconds": seconds[stage]} for stage, label in STAGES.items() if seconds[stage]]
+    for row in rows:
+        if row["stage"] == STAGES["engine.unet"]:
+            row["unet_evaluations"] = sum(record.get("unet_evaluations", 0) for record in records)
+            row["note"] = "; ".join(map(_occupancy, records))
+    return rows + [{"stage": name, "seconds": value} for name, value in metrics.get("seconds", {}).items()]
+
+
+def _occupancy(record: dict[str, Any]) -> str:
+    return f"{record.get('slots', '?')} slots, {record.get('slot_occupancy', 0):.1%} occupied"
+
+
+def _recorded(run: Run, name: str) -> dict[str, Any]:
+    """From the newest record of the store, else empty."""
+    return run.records[-1].get(name, {}) if run.records else {}
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: cannot be read ({error}); restore it or remove it") from error
