@@ -64,7 +64,7 @@ def _sampled(facts: Facts, chosen: list[str], seeds: list[int]) -> str:
 
 def _source_grid(facts: Facts, source: str, seeds: list[int], sources: Sources) -> Markup:
     rows = np.flatnonzero(facts.source == source)
-    cells = _cells(facts, rows)
+    cells = cells_of(facts, rows)
     label = facts.class_names[int(facts.class_id[rows[0]])]
     shown = [seed for seed in seeds if any((level, seed) in cells for level in facts.levels)]
     lines = []
@@ -77,7 +77,7 @@ def _source_grid(facts: Facts, source: str, seeds: list[int], sources: Sources) 
     return scroller(f"Spectrum of {source}", table)
 
 
-def _cells(facts: Facts, rows: np.ndarray) -> dict[tuple[int, int], int]:
+def cells_of(facts: Facts, rows: np.ndarray) -> dict[tuple[int, int], int]:
     """(level, seed) -> row; of several retries the accepted one, else the last."""
     order = sorted(rows.tolist(), key=lambda row: (bool(facts.kept[row]), int(facts.retry[row])))
     return {(int(facts.level[row]), int(facts.seed[row])): row for row in order}
