@@ -176,7 +176,7 @@ PYBIND11_MODULE(_C, module) {
         .def("records", &record_list)
         .def("finish", &ShardWriter::finish, unlocked)
         .def_property_readonly("samples", &ShardWriter::samples)
-        .def_property_readonly("tar_bytes", &ShardWriter::tar_bytes);
+        .def_property_readonly("written_bytes", &ShardWriter::written_bytes);
     py::class_<ShardReader>(module, "ShardReader")
         .def(py::init<std::string>(), py::arg("path"), unlocked)
         .def("read", &read_bytes, py::arg("offset"), py::arg("length"), py::arg("crc"))

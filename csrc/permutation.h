@@ -19,8 +19,7 @@ __extension__ typedef unsigned __int128 uint128_t;
 class Permutation {
 public:
     static constexpr int rounds = 8;
-    static constexpr uint64_t largest = uint64_t{1}
-                                        << 62;  // row * columns + column then stays inside 64 bits
+    static constexpr uint64_t largest = 0x4000000000000000;  // row * columns + column then fits 64 bits
 
     Permutation(uint64_t n, uint64_t seed, uint32_t epoch, uint32_t stream)
         : n_(n), rows_(uint64_t(std::sqrt(double(n)))) {

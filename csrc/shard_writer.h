@@ -36,7 +36,7 @@ public:
     std::vector<Record> records();  // read back and verified; throws if fewer than samples() verify
     void finish();                  // footer, cut, fsync; the pair can still be recovered afterwards
     uint64_t samples() const { return samples_; }
-    uint64_t tar_bytes() const { return tar_end_; }
+    uint64_t written_bytes() const { return tar_end_ + journal_end_; }
 
 private:
     void read_header();

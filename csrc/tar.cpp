@@ -86,8 +86,7 @@ std::vector<Member> tar_members(const File& file) {
             offset = member.offset + padded(member.length);
             members.push_back(std::move(member));
         }
-        if (size != offset + 2 * tar_block || !is_zero(file.read(offset, 2 * tar_block)))
-            throw std::runtime_error("the footer is not two zero blocks at the file's end");
+        if (!is_zero(file.read(offset, size - offset))) throw std::runtime_error("bytes behind the footer");
     } catch (const std::runtime_error& error) {
         throw std::runtime_error(file.path() + " at offset " + std::to_string(offset) + ": " + error.what());
     }

@@ -60,7 +60,8 @@ class ShardWriter:
     @property
     def samples(self) -> int: ...
     @property
-    def tar_bytes(self) -> int: ...
+    def written_bytes(self) -> int:
+        """Tar and journal together."""
 
 class ShardReader:
     """A sealed shard; one descriptor, any number of threads."""

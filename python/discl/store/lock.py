@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import weakref
 from pathlib import Path
 
 from discl.errors import StoreError
@@ -11,17 +12,23 @@ class WriterLock:
     """flock on STORE/.writer.lock. Raises StoreError naming the holder's pid when another writer is there."""
 
     def __init__(self, root: Path) -> None:
-        self._descriptor = os.open(root / ".writer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        path = root / ".writer.lock"
+        self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             holder = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip()
-            os.close(self._descriptor)
+            self.release()
             raise StoreError(
                 f"{root} is being written by process {holder}; wait for it or stop it"
             ) from error
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        # A forked child shares the lock; a data worker that outlives a killed writer must not keep it.
+        lock = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: (held := lock()) and held.release())
 
     def release(self) -> None:
-        os.close(self._descriptor)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

@@ -59,20 +59,21 @@ class Store:
                 f"{self.path}: a user column changes its type between shards: {error}"
             ) from error
 
-    def _index(self, shard: manifest.Shard) -> pa.Table:
+    def _index(self, shard: manifest.Shard, columns: list[str] | None = None) -> pa.Table:
         name = manifest.index_path(shard.number)
         try:
             data = (self.path / name).read_bytes()
             if hashlib.blake2b(data, digest_size=16).hexdigest() != shard.files[name]["blake2b"]:
                 raise ValueError("its digest is not the one in the manifest")
-            return pq.read_table(io.BytesIO(data))
+            return pq.read_table(io.BytesIO(data), columns=columns)
         except (OSError, KeyError, ValueError) as error:  # Arrow's own errors are ValueErrors
             raise StoreError(
                 f"{self.path / name}: damaged index ({error}); restore it from a copy of the store"
             ) from error
 
     def keys(self) -> list[str]:
-        return self.table["key"].to_pylist()
+        """Every key, in the order of appending."""
+        return [key for shard in self.shards for key in self._index(shard, ["key"])["key"].to_pylist()]
 
     @cached_property
     def _sorted_keys(self) -> tuple[np.ndarray, np.ndarray]:

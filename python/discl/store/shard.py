@@ -45,9 +45,9 @@ class OpenShard:
         return json.loads(row)["key"]
 
     @property
-    def tar_bytes(self) -> int:
-        """Size of the tar so far."""
-        return self._writer.tar_bytes
+    def written_bytes(self) -> int:
+        """Tar and journal so far: rows without an image fill a shard too."""
+        return self._writer.written_bytes
 
     @property
     def samples(self) -> int:
@@ -71,21 +71,21 @@ class OpenShard:
     def sync(self) -> None:
         self._writer.sync()
 
-    def seal(self, run_id: str, embeddings: bool) -> None:
+    def seal(self, run_id: str) -> None:
         """Publish the shard, or remove it if it is empty. What is published was read back and verified."""
         if self.samples:
-            self._publish(run_id, embeddings)
+            self._publish(run_id)
         else:
             self._tar.unlink()
         self._journal.unlink()
         fsync_folder(self._journal.parent)
 
-    def _publish(self, run_id: str, embeddings: bool) -> None:
+    def _publish(self, run_id: str) -> None:
         table, vectors = self._tables()
         self._writer.finish()
         files = [manifest.shard_path(self.number), manifest.index_path(self.number)]
         write_atomic(self.root / files[1], _parquet(table))
-        if embeddings and self._width:
+        if self._width:
             files.append(manifest.embeddings_path(self.number))
             write_atomic(self.root / files[2], _npy(vectors, self._width))
         os.rename(self._tar, self._sealed)

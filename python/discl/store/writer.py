@@ -3,7 +3,8 @@
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,20 @@ from discl.store.shard import OpenShard, next_number, unsealed_numbers
 log = logging.getLogger(__name__)
 
 
+@contextmanager
+def _told(action: str) -> Iterator[None]:
+    """What the system refuses and what reads back wrong, as a StoreError that says what was being done."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise StoreError(f"cannot {action}: {error}; what was written before is kept, start again") from error
+
+
 class StoreWriter:
     """Appends samples to the store at `path` (made if absent); use it as a context manager.
 
     Entering takes the store's lock and recovers what a killed writer left: `keys` then holds every key in
-    the store. Leaving seals the open shard, also on an exception. A shard is sealed when its tar reaches
+    the store. Leaving seals the open shard, also on an exception. A shard is sealed when it reaches
     `shard_bytes`, or when it is older than `shard_seconds` (0: never). Appended samples are fsynced every
     `sync_samples` or `sync_seconds`, whichever is first. Raises StoreError for a second writer, a folder
     that cannot be written, and rows that do not fit the index.
@@ -70,15 +80,10 @@ class StoreWriter:
         self.keys = set(Store(self.root).keys())
         for number in unsealed_numbers(self.root):
             self._seal()  # at most one shard is ever unsealed, unless stores were mixed by hand
-            self._shard = self._opened(number)
+            with _told(f"recover shard {number:06d} of {self.root}"):
+                self._shard = OpenShard(self.root, number)
             self.keys.update(self._shard.recovered)
             log.info("recovered %d samples of unsealed shard %06d", self._shard.samples, number)
-
-    def _opened(self, number: int) -> OpenShard:
-        try:
-            return OpenShard(self.root, number)
-        except (OSError, RuntimeError) as error:
-            raise StoreError(f"cannot open shard {number:06d} of {self.root}: {error}") from error
 
     def append(self, row: dict, image: bytes | None, extension: str, embedding: np.ndarray | None) -> None:
         """Add one sample. `row`: the index columns but shard, offset, length, crc32c; all but key may lack.
@@ -96,14 +101,9 @@ class StoreWriter:
             raise StoreError(
                 f"sample {full['key']}: {len(image)} bytes of {extension!r}; expected an encoded {FORMATS}"
             )
-        if self._shard is None:
-            self._shard = self._opened(next_number(self.root))
-        try:
+        with _told(f"append sample {full['key']} to {self.root}"):
+            self._shard = self._shard or OpenShard(self.root, next_number(self.root))
             self._shard.append(full, image, extension, embedding if self.embeddings else None)
-        except (OSError, RuntimeError) as error:
-            raise StoreError(
-                f"cannot append sample {full['key']}: {error}; free space and start again"
-            ) from error
         self.keys.add(full["key"])
         self._unsynced += 1
         self._sync_or_seal()
@@ -111,7 +111,7 @@ class StoreWriter:
     def _sync_or_seal(self) -> None:
         shard, now = self._shard, time.monotonic()
         assert shard is not None
-        if shard.tar_bytes >= self.shard_bytes or 0 < self.shard_seconds <= now - shard.opened:
+        if shard.written_bytes >= self.shard_bytes or 0 < self.shard_seconds <= now - shard.opened:
             self._seal()
         elif self._unsynced >= self.sync_samples or now - self._synced >= self.sync_seconds:
             self.flush()
@@ -119,19 +119,16 @@ class StoreWriter:
     def flush(self) -> None:
         """fsync everything appended so far: it survives a power cut."""
         if self._shard is not None:
-            self._shard.sync()
+            with _told(f"sync {self.root}"):
+                self._shard.sync()
         self._unsynced, self._synced = 0, time.monotonic()
 
     def _seal(self) -> None:
         if self._shard is None:
             return
         shard, self._shard = self._shard, None
-        try:
-            shard.seal(self.run_id, self.embeddings)
-        except (OSError, RuntimeError) as error:
-            raise StoreError(
-                f"cannot seal shard {shard.number:06d}: {error}; nothing is lost, start again"
-            ) from error
+        with _told(f"seal shard {shard.number:06d} of {self.root}"):
+            shard.seal(self.run_id)
         self._unsynced, self._synced = 0, time.monotonic()
         log.info("sealed shard %06d: %d samples", shard.number, shard.samples)
 
