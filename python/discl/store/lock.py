@@ -25,8 +25,8 @@ class WriterLock:
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
         # A forked child shares the lock; a data worker that outlives a killed writer must not keep it.
-        lock = weakref.ref(self)
-        os.register_at_fork(after_in_child=lambda: (held := lock()) and held.release())
+        release = weakref.WeakMethod(self.release)
+        os.register_at_fork(after_in_child=lambda: (release() or (lambda: None))())
 
     def release(self) -> None:
         if self._descriptor is not None:

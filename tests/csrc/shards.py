@@ -1,0 +1,40 @@
+"""A handful of samples for shards, and the helpers that write and read them back."""
+
+import random
+from pathlib import Path
+
+from discl import _C
+
+
+def key(i: int) -> str:
+    return f"{i:032x}"
+
+
+def samples(count: int, seed: int = 0) -> list[tuple[str, str, bytes, bytes, bytes, bytes]]:
+    """Arguments of ShardWriter.append: every third has no image, lengths straddle the tar's blocks."""
+    rng = random.Random(seed)
+    lengths = [1, 511, 512, 513, 2000]
+    out = []
+    for i in range(count):
+        bare = i % 3 == 2
+        image = b"" if bare else rng.randbytes(lengths[i % len(lengths)])
+        json = b"" if bare else b'{"i":%d}' % i
+        out.append((key(i), "" if bare else "png", image, json, b'{"row":%d}' % i, rng.randbytes(6)))
+    return out
+
+
+class Pair:
+    """The two files of an unsealed shard in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tar, self.journal = folder / "0.tar.tmp", folder / "0.journal"
+
+    def open(self) -> _C.ShardWriter:
+        return _C.ShardWriter(str(self.tar), str(self.journal))
+
+    def put(self, tar: bytes, journal: bytes) -> None:
+        self.tar.write_bytes(tar)
+        self.journal.write_bytes(journal)
+
+    def bytes(self) -> tuple[bytes, bytes]:
+        return self.tar.read_bytes(), self.journal.read_bytes()
