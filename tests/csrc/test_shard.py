@@ -99,9 +99,8 @@ def test_a_changed_byte_is_not_handed_out(sealed):
     data = bytearray(path.read_bytes())
     data[offset + length // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(
-        RuntimeError, match=rf"000000.tar at offset {offset}: CRC32C is \d+, the index says {crc}"
-    ):
+    message = rf"000000.tar at offset {offset}: CRC32C is \d+, the index says {crc}"
+    with pytest.raises(RuntimeError, match=message):
         _C.ShardReader(str(path)).read(offset, length, crc)
 
 

@@ -1,7 +1,7 @@
-"""Recovery: whatever a crash left of the two files, the whole samples in front of it are kept and the rest goes on.
+"""Recovery: whatever a crash left of the two files, the whole samples in front of it are kept.
 
-The law behind each test: cut, garbage or flipped bits, then reopen, then append what is missing: both files end as the bytes
-of a run that was never interrupted.
+The law behind each test: cut, garbage or flipped bits, then reopen, then append what is missing: both files
+end as the bytes of a run that was never interrupted.
 """
 
 import struct
@@ -15,7 +15,7 @@ GIVEN = samples(7)
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """(tar bytes, journal bytes, [(journal end, tar end) after 0, 1, ... samples]) of an uninterrupted run."""
+    """(tar bytes, journal bytes, [(journal end, tar end) after 0, 1, ... samples]), never interrupted."""
     pair = Pair(tmp_path_factory.mktemp("whole"))
     writer = pair.open()
     ends = [(8, 0)]
@@ -40,10 +40,11 @@ def kept_by(whole, journal_end: int, tar_end: int) -> int:
     return max((i for i, (j, t) in enumerate(whole[2]) if j <= journal_end and t <= tar_end), default=0)
 
 
-def test_journal_cut_at_every_byte(tmp_path, whole):
-    tar, journal, _ = whole
+def test_journal_cut_in_header_record_payload_and_at_ends(tmp_path, whole):
+    tar, journal, ends = whole
+    near = {end + step for end, _ in ends for step in (-1, 0, 1, 55, 56, 57)}
     pair = Pair(tmp_path)
-    for cut in range(len(journal) + 1):
+    for cut in sorted({*range(9), *range(0, len(journal), 13), *near} & set(range(len(journal) + 1))):
         pair.put(tar, journal[:cut])
         recovers_to(pair, whole, kept_by(whole, cut, len(tar)))
 
@@ -52,7 +53,7 @@ def test_tar_cut_in_header_data_padding_and_at_ends(tmp_path, whole):
     tar, journal, ends = whole
     cuts = {cut + step for _, end in ends for cut in (end, end + 512) for step in (-1, 0, 1, 100)}
     pair = Pair(tmp_path)
-    for cut in sorted({cut for cut in cuts if 0 <= cut <= len(tar)} | set(range(0, len(tar), 37))):
+    for cut in sorted({cut for cut in cuts if 0 <= cut <= len(tar)} | set(range(0, len(tar), 97))):
         pair.put(tar[:cut], journal)
         recovers_to(pair, whole, kept_by(whole, len(journal), cut))
 
@@ -60,7 +61,7 @@ def test_tar_cut_in_header_data_padding_and_at_ends(tmp_path, whole):
 def test_any_flipped_journal_byte_ends_the_shard_there(tmp_path, whole):
     tar, journal, ends = whole
     pair = Pair(tmp_path)
-    for at in range(8, len(journal)):
+    for at in range(8, len(journal), 5):
         pair.put(tar, journal[:at] + bytes([journal[at] ^ 0x10]) + journal[at + 1 :])
         recovers_to(pair, whole, sum(j <= at for j, _ in ends) - 1)
 
@@ -68,15 +69,13 @@ def test_any_flipped_journal_byte_ends_the_shard_there(tmp_path, whole):
 def test_any_flipped_tar_byte_ends_the_shard_there(tmp_path, whole):
     tar, journal, ends = whole
     pair = Pair(tmp_path)
-    for at in range(0, len(tar), 41):
+    for at in range(0, len(tar), 103):
         pair.put(tar[:at] + bytes([tar[at] ^ 0x10]) + tar[at + 1 :], journal)
         kept = next(i for i, (_, end) in enumerate(ends) if end > at) - 1
         recovers_to(pair, whole, kept)
 
 
-@pytest.mark.parametrize(
-    "tail", [b"\0" * 5000, b"\xff" * 5000, b"garbage", struct.pack("<I", 0x524C5344) * 99]
-)
+@pytest.mark.parametrize("tail", [b"\0" * 5000, b"\xff" * 5000, b"garbage", b"DSLR" * 99])
 @pytest.mark.parametrize("samples_kept", [0, 3, 7])
 def test_tails_behind_the_last_record(tmp_path, whole, tail, samples_kept):
     """Zero-filled (a file system that had grown the file), garbage, and look-alike record headers."""
