@@ -1,0 +1,28 @@
+"""discl.engine: requests become scored images.
+
+    request        what is wished for, and what comes out     scheduler      who runs in the next step (no torch)
+    pretrained     model folder -> modules                     noise_schedule timesteps and start noise per level
+    text           prompts -> text states, cached              solver         update coefficients per step
+    autoencoder    image <-> latent                            denoiser       UNet behind one contract
+    slots          the batch: one row per running request      scorer         CLIP scores and embeddings
+    engine         the loop that ties them                     stats          what it counts
+
+The names are loaded when they are first used, so that the torch-free rooms can be imported without torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+_HOMES = {"Engine": "discl.engine.engine", "Request": "discl.engine.request", "Sample": "discl.engine.request"}
+
+__all__ = ["Engine", "Request", "Sample"]
+
+if TYPE_CHECKING:
+    from discl.engine.engine import Engine
+    from discl.engine.request import Request, Sample
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'discl.engine' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -76,16 +76,15 @@ def tiny_sd(
         norm_num_groups=8,
         sample_size=8,
     )
+    defaults = {"clip_sample": False, "set_alpha_to_one": False} if scheduler == "ddim" else {}
     schedule = SCHEDULERS[scheduler](
         num_train_timesteps=1000,
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
         steps_offset=1,
-        timestep_spacing=scheduler_config.pop("timestep_spacing", "leading"),
         prediction_type=prediction,
-        **({"clip_sample": False, "set_alpha_to_one": False} if scheduler == "ddim" else {}),
-        **scheduler_config,
+        **{"timestep_spacing": "leading", **defaults, **scheduler_config},
     )
     Img2Img(
         vae=vae,

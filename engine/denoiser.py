@@ -1,0 +1,39 @@
+"""One contract for every backend: (x [R,C,h,w], timestep [R], text states [R,n,d]) -> network output [R,C,h,w]."""
+
+from collections.abc import Callable
+
+import torch
+
+from discl.kernels import guided_step
+
+Denoise = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def torch_denoiser(unet: torch.nn.Module, dtype: torch.dtype) -> Denoise:
+    """Wrap a diffusers UNet; x and timestep arrive in float32."""
+
+    def denoise(x: torch.Tensor, timestep: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        return unet(x.to(dtype), timestep, encoder_hidden_states=states, return_dict=False)[0]
+
+    return denoise
+
+
+def advance(
+    denoise: Denoise,
+    x: torch.Tensor,
+    states: torch.Tensor,
+    guidance: torch.Tensor | None,
+    row: torch.Tensor,
+) -> torch.Tensor:
+    """One solver step for every slot, each at its own place of its own schedule -> next x [B,C,h,w].
+
+    states: [2B, n, d] (unconditional rows first) when guidance [B] is given, else [B, n, d].
+    row: [B, 12] float32: timestep, input scale, then the ten columns of `guided_step`.
+    """
+    timestep, scale, coef = row[:, 0], row[:, 1, None, None, None], row[:, 2:]
+    scaled = x * scale
+    if guidance is None:
+        return guided_step(x, denoise(scaled, timestep, states), None, timestep, coef, None, None)[0]
+    out = denoise(torch.cat([scaled, scaled]), torch.cat([timestep, timestep]), states)
+    uncond, cond = out.chunk(2)
+    return guided_step(x, cond, uncond, guidance, coef, None, None)[0]

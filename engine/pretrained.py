@@ -1,0 +1,136 @@
+"""Model folder -> the modules the engine runs. The only file that touches diffusers' pipelines.
+
+Every folder that diffusers' `from_pretrained` reads is read by that same code; nothing is loaded from pickle.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from discl.errors import ModelError
+
+log = logging.getLogger(__name__)
+
+PIPELINES = {"StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"}
+UNUSED = {"safety_checker", "feature_extractor"}  # never loaded, so no part of the model's identity
+
+
+@dataclass(frozen=True, eq=False)
+class DiffusionModel:
+    """A loaded latent-diffusion model.
+
+    unet, vae: torch modules in eval mode. image_processor: diffusers' own (PIL <-> [-1, 1]). encode_text: text -> states
+    [1, n, d]. multiple: pixels per latent cell. digest: of every file that shapes pixels.
+    """
+
+    unet: torch.nn.Module
+    vae: torch.nn.Module
+    image_processor: Any
+    encode_text: Callable[[str], torch.Tensor]
+    scheduler_class: str
+    scheduler_config: dict
+    multiple: int
+    digest: str
+
+    @property
+    def latent_channels(self) -> int:
+        return self.vae.config.latent_channels
+
+
+def load_model(path: str, device: torch.device, dtype: torch.dtype) -> DiffusionModel:
+    """Load a diffusers folder, or a hub id behind `hub:`. Raises ModelError when it cannot be used."""
+    from diffusers import StableDiffusionImg2ImgPipeline
+
+    folder = model_folder(path)
+    pipeline_class = read_model_index(folder).get("_class_name")
+    if pipeline_class not in PIPELINES:
+        raise ModelError(
+            f"model {folder} is a {pipeline_class}: this version runs {' and '.join(sorted(PIPELINES))} folders"
+        )
+    try:
+        pipe = StableDiffusionImg2ImgPipeline.from_pretrained(
+            folder,
+            torch_dtype=dtype,
+            use_safetensors=True,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise ModelError(f"model {folder} cannot be loaded: {_first_line(error)}; check the folder's files") from error
+    pipe.to(device)
+    for module in (pipe.unet, pipe.vae, pipe.text_encoder):
+        module.requires_grad_(False).eval()
+
+    def encode_text(text: str) -> torch.Tensor:
+        return pipe.encode_prompt(text, device, 1, False)[0]
+
+    return DiffusionModel(
+        unet=pipe.unet,
+        vae=pipe.vae,
+        image_processor=pipe.image_processor,
+        encode_text=encode_text,
+        scheduler_class=type(pipe.scheduler).__name__,
+        scheduler_config=dict(pipe.scheduler.config),
+        multiple=pipe.vae_scale_factor,
+        digest=model_digest(folder),
+    )
+
+
+def model_folder(path: str) -> Path:
+    """The local folder of `path`: itself, or the snapshot of a hub id behind `hub:`."""
+    if not str(path).startswith("hub:"):
+        return Path(path)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    name = str(path).removeprefix("hub:")
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.safetensors", "*.model"]))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise ModelError(
+            f"model hub:{name} cannot be fetched: {_first_line(error)}; check the name and the network, or give a folder"
+        ) from error
+
+
+def read_model_index(folder: Path) -> dict:
+    """The folder's model_index.json, with every component folder that it names present; else ModelError."""
+    index = folder / "model_index.json"
+    if not folder.is_dir():
+        raise ModelError(f"model path {folder} is not a folder: give a diffusers folder (model_index.json, unet/, vae/, ...)")
+    if not index.is_file():
+        raise ModelError(f"model folder {folder} has no model_index.json: give a folder saved by diffusers' save_pretrained")
+    try:
+        parts = json.loads(index.read_text())
+    except ValueError as error:
+        raise ModelError(f"{index} is not valid JSON: {_first_line(error)}") from error
+    needed = [name for name, value in parts.items() if isinstance(value, list) and value[0] and name not in UNUSED]
+    missing = [name for name in needed if not (folder / name).is_dir()]
+    if missing:
+        raise ModelError(f"model folder {folder} lacks {', '.join(missing)}, which its model_index.json names")
+    return parts
+
+
+def model_digest(folder: Path) -> str:
+    """32 hex characters over the names and bytes of every file that shapes pixels."""
+    digest = hashlib.blake2b(digest_size=16)
+    for file in sorted(folder.rglob("*")):
+        part = file.relative_to(folder)
+        if file.suffix not in {".json", ".txt", ".safetensors", ".model"} or part.parts[0] in UNUSED:
+            continue
+        digest.update(f"{part.as_posix()}\0{file.stat().st_size}\0".encode())
+        with open(file, "rb") as stream:
+            while block := stream.read(1 << 24):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

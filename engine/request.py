@@ -1,0 +1,79 @@
+"""What a user asks of the engine (Request) and what the engine hands back (Sample)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from discl.errors import DisclError
+
+LEVELS = range(100)
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One wished image: a source, a prompt, an image-guidance level and a seed.
+
+    image: PIL image of any mode, or uint8 array [H, W, 3]; size: (width, height) of the result, rounded down to the
+    model's multiple as diffusers does, None for the image's own. level: image guidance in percent, 0..99 (paper 1.1).
+    noise_seed: 32 bits, seeds posterior sample and noise. text_guidance: None for the engine's own.
+    score_text: the text to score against; None for the engine's score_prompt with class_name, else the prompt.
+    """
+
+    image: Image.Image | np.ndarray
+    prompt: str
+    level: int
+    noise_seed: int
+    negative_prompt: str = ""
+    class_name: str | None = None
+    source_id: str | None = None
+    key: str | None = None
+    text_guidance: float | None = None
+    score_text: str | None = None
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self):
+        if not _is_integer(self.level) or self.level not in LEVELS:
+            raise DisclError(
+                f"level={self.level!r} is not an image-guidance level: give an integer percent from 0 to 99 "
+                "(100 is the real image and is never generated)"
+            )
+        if not _is_integer(self.noise_seed) or not 0 <= self.noise_seed < 2**32:
+            raise DisclError(f"noise_seed={self.noise_seed!r} is not a 32-bit seed: give an integer in [0, 2**32)")
+        if isinstance(self.image, np.ndarray):
+            if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:
+                raise DisclError(
+                    f"image is an array of {self.image.dtype} with shape {list(self.image.shape)}: "
+                    "give uint8 [height, width, 3], or a PIL image"
+                )
+        elif not isinstance(self.image, Image.Image):
+            raise DisclError(f"image is a {type(self.image).__name__}: give a PIL image or a uint8 array [H, W, 3]")
+        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
+            raise DisclError(f"size={self.size!r} is not (width, height) in pixels")
+
+    def rgb(self) -> Image.Image:
+        """The source as an RGB PIL image; raises OSError when a lazily opened file cannot be decoded."""
+        if isinstance(self.image, np.ndarray):
+            return Image.fromarray(self.image)
+        return self.image.convert("RGB")
+
+
+@dataclass(eq=False)
+class Sample:
+    """What became of a request.
+
+    image: uint8 [H, W, 3], None unless status is "ok". embedding: float32 [D] of unit length, None without a scorer.
+    text_score, image_score: cosines in [-1, 1]. status: "ok", "rejected-early", "nan" or "error", with a reason.
+    """
+
+    request: Request
+    image: np.ndarray | None = None
+    embedding: np.ndarray | None = None
+    text_score: float | None = None
+    image_score: float | None = None
+    status: str = "ok"
+    reason: str = ""
+
+
+def _is_integer(value) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

@@ -1,0 +1,80 @@
+"""The batch: one static shape, one row per running request. Rows are loaded, stepped together and unloaded alone."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from discl.engine.noise_schedule import NoiseSchedule
+
+IDLE = 0  # the table's first row: all zeros, so an idle slot stays at zero
+
+
+def step_table(schedule: NoiseSchedule, device: torch.device) -> torch.Tensor:
+    """[1 + steps, 12] float32: the idle row, then timestep, input scale and solver coefficients of each step."""
+    table = np.zeros((1 + schedule.steps, 12), np.float32)
+    table[1:, 0] = schedule.timesteps
+    table[1:, 1] = schedule.input_scale
+    table[1:, 2:] = schedule.coefficients
+    table[IDLE, -1] = np.inf
+    return torch.from_numpy(table).to(device)
+
+
+class Slots:
+    """Buffers of one bucket. `advance(x, states, guidance, row)` is the (possibly compiled) step function.
+
+    latent_shape: (C, h, w). guided: whether a slot needs an unconditional row beside its conditional one.
+    """
+
+    def __init__(
+        self,
+        slots: int,
+        latent_shape: tuple[int, int, int],
+        guided: bool,
+        table: torch.Tensor,
+        advance: Callable,
+        dtype: torch.dtype,
+    ):
+        device = table.device
+        self.slots, self.guided, self.table, self.advance, self.dtype = slots, guided, table, advance, dtype
+        self.x = torch.zeros(slots, *latent_shape, device=device)
+        self.guidance = torch.ones(slots, device=device) if guided else None
+        self.states: torch.Tensor | None = None  # allocated with the first request, which tells [n, d]
+        self.row = np.full(slots, IDLE, np.int64)
+
+    def load(
+        self,
+        slot: int,
+        latent: torch.Tensor,
+        cond: torch.Tensor,
+        uncond: torch.Tensor | None,
+        guidance: float,
+        start: int,
+    ) -> None:
+        """Put a request at grid index `start` into a free slot; cond and uncond are text states [n, d]."""
+        if self.states is None:
+            rows = 2 * self.slots if self.guided else self.slots
+            self.states = torch.zeros(rows, *cond.shape, device=self.x.device, dtype=self.dtype)
+        self.x[slot] = latent
+        self.row[slot] = 1 + start
+        if self.guidance is None:
+            self.states[slot] = cond
+        else:
+            self.guidance[slot] = guidance
+            self.states[slot], self.states[self.slots + slot] = uncond, cond
+
+    def step(self) -> None:
+        """One network evaluation for all slots."""
+        row = self.table[torch.from_numpy(self.row).to(self.table.device)]
+        self.x = self.advance(self.x, self.states, self.guidance, row)
+        self.row[self.row != IDLE] += 1
+
+    def unload(self, slot: int) -> torch.Tensor:
+        """The finished latent [C, h, w], copied out; the slot is idle again."""
+        latent = self.x[slot].clone()
+        self.clear(slot)
+        return latent
+
+    def clear(self, slot: int) -> None:
+        self.x[slot] = 0
+        self.row[slot] = IDLE

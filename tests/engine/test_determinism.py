@@ -1,0 +1,79 @@
+"""At one slot count a sample is the same to the last bit, alone, in a crowd, in any order, in a second run."""
+
+import random
+
+import numpy as np
+import pytest
+
+from discl import Engine, Request
+from tests.engine.oracle import random_image
+from tests.tiny import tiny_clip, tiny_sd
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    return tiny_sd(root / "sd", seed=3), str(tiny_clip(root / "clip", seed=3))
+
+
+def crowd(count: int, seed: int) -> list[Request]:
+    rng = random.Random(seed)
+    images = [random_image(*rng.choice([(64, 64), (72, 48)]), seed=i) for i in range(5)]
+    return [
+        Request(rng.choice(images), f"a {rng.choice('abc')}", rng.choice((0, 10, 30, 50, 90)), rng.randrange(2**32), key=str(i))
+        for i in range(count)
+    ]
+
+
+def by_key(samples) -> dict:
+    return {s.request.key: s for s in samples}
+
+
+@pytest.mark.parametrize("slots", [1, 3, 8])
+@pytest.mark.parametrize("seed", [11])
+def test_bit_equal_at_one_slot_count(models, slots, seed):
+    requests = crowd(24, seed)
+    folder, clip = models
+    with Engine.from_pretrained(folder, clip=clip, slots=slots, steps=10) as engine:
+        together = by_key(engine.run(requests))
+        shuffled = by_key(engine.run(random.Random(seed).sample(requests, len(requests))))
+        alone = by_key(sample for request in requests[:6] for sample in engine.run([request]))
+    with Engine.from_pretrained(folder, clip=clip, slots=slots, steps=10) as engine:
+        tail = by_key(engine.run(requests[15:]))
+    for other in (shuffled, alone, tail):
+        for key, sample in other.items():
+            np.testing.assert_array_equal(sample.image, together[key].image)
+            np.testing.assert_array_equal(sample.embedding, together[key].embedding)
+            assert sample.text_score == together[key].text_score
+            assert sample.image_score == together[key].image_score
+
+
+def test_across_slot_counts_within_one_grey_value(models):
+    requests = crowd(16, seed=12)
+    images = []
+    for slots in (1, 5, 16):
+        with Engine.from_pretrained(models[0], slots=slots, steps=10) as engine:
+            images.append({s.request.key: s.image.astype(int) for s in engine.run(requests)})
+    for key in images[0]:
+        for other in images[1:]:
+            assert np.abs(other[key] - images[0][key]).max() <= 1
+
+
+def test_an_endless_source_yields_as_it_goes_and_can_be_left(models):
+    image = random_image(64, 64, seed=0)
+    read = 0
+
+    def endless():
+        nonlocal read
+        while True:
+            read += 1
+            yield Request(image, "a cat", 50, noise_seed=read)
+
+    with Engine.from_pretrained(models[0], slots=2, steps=4) as engine:
+        run = engine.run(endless())
+        first = [next(run).request.noise_seed for _ in range(5)]
+        run.close()
+        assert len(set(first)) == 5
+        assert read < 40
+        again = list(engine.run([Request(image, "a cat", 50, noise_seed=1)]))
+    assert [s.status for s in again] == ["ok"]
