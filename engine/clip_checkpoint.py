@@ -99,14 +99,12 @@ def _explain(name: str, source: str, weights: str | None, cause: Exception) -> s
     reason = " ".join(str(cause).split())[:300]
     local = source.startswith("local-dir:") or (weights and Path(weights).is_file())
     if not local:
-        return f"clip {name!r}: could not be fetched from the hub ({reason}); connect, or name a folder or a file"
-    if isinstance(cause, pickle.UnpicklingError) or "weights_only" in reason:
-        return (
-            f"clip {name!r}: the weights hold pickled objects, which are never loaded; convert to safetensors"
-        )
-    return (
-        f"clip {name!r}: could not be loaded ({reason}); check that weights and architecture belong together"
-    )
+        fault = f"could not be fetched from the hub ({reason}); connect, or name a folder or a file"
+    elif isinstance(cause, pickle.UnpicklingError) or "weights_only" in reason:
+        fault = "the weights hold pickled objects, which are never loaded; convert them to safetensors"
+    else:
+        fault = f"could not be loaded ({reason}); check that weights and architecture belong together"
+    return f"clip {name!r}: {fault}"
 
 
 def _digest(settings: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> str:

@@ -1,18 +1,19 @@
 """uint8 images of one size in; what CLIP's image tower eats out: resized, cropped or padded, normalised.
 
-Pillow's antialiased resize is two passes in fixed point, along x then y, with rounding to uint8 between. Both
-paths do that arithmetic exactly, so the pixels equal those of open_clip's own preprocessing.
+Pillow's antialiased resize is two passes in fixed point, one per axis, with rounding to uint8 between. Both
+paths here do that arithmetic exactly, so the pixels equal those of open_clip's own preprocessing.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 
 from discl.kernels import reference
 from discl.kernels.check import FLOATS, check
-from discl.kernels.clip_plan import BITS, ClipPlan
+from discl.kernels.clip_plan import BITS, Axis, ClipPlan
 from discl.kernels.dispatch import Kernel, uses_triton
 
 if TYPE_CHECKING:
@@ -22,41 +23,30 @@ BLOCK = 1024
 
 
 @Kernel
-def _columns(images, start, weight, fill, wide, total, length, size, TAPS: tl.constexpr, BITS: tl.constexpr,
-             BLOCK: tl.constexpr):  # fmt: skip
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # place in `wide`, [B*H, size, 3]
+def _resize(pixels, start, weight, fill, resized, total, length, size, inner, TAPS: tl.constexpr,
+            BITS: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # place in [outer, size, inner]
     inside = at < total
-    channel = at % 3
-    column = (at // 3) % size
-    row = at // 3 // size
-    first = tl.load(start + column, inside, 0)
-    value = (tl.load(fill + column, inside, 0) << BITS) + (1 << (BITS - 1))
+    within = at % inner
+    output = (at // inner) % size
+    outer = at // inner // size
+    first = tl.load(start + output, inside, 0)
+    value = (tl.load(fill + output, inside, 0) << BITS) + (1 << (BITS - 1))
     for tap in range(TAPS):
-        x = first + tap
-        pixel = tl.load(images + (row * length + x) * 3 + channel, inside & (x < length), 0)
-        value += pixel.to(tl.int32) * tl.load(weight + column * TAPS + tap, inside, 0)
+        place = first + tap
+        pixel = tl.load(pixels + (outer * length + place) * inner + within, inside & (place < length), 0)
+        value += pixel.to(tl.int32) * tl.load(weight + output * TAPS + tap, inside, 0)
     value = tl.minimum(tl.maximum(value >> BITS, 0), 255)
-    tl.store(wide + at, value.to(tl.uint8), inside)
+    tl.store(resized + at, value.to(tl.uint8), inside)
 
 
 @Kernel
-def _rows(wide, start, weight, fill, mean, std, tower_input, total, length, height, width, TAPS: tl.constexpr,
-          BITS: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # place in `tower_input`, [B, 3, h, w]
+def _normalise(pixels, mean, std, tower_input, total, area, BLOCK: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)  # place in [B, 3, area]
     inside = at < total
-    column = at % width
-    row = (at // width) % height
-    channel = (at // width // height) % 3
-    image = at // width // height // 3
-    first = tl.load(start + row, inside, 0)
-    value = (tl.load(fill + row, inside, 0) << BITS) + (1 << (BITS - 1))
-    for tap in range(TAPS):
-        y = first + tap
-        pixel = tl.load(
-            wide + ((image * length + y) * width + column) * 3 + channel, inside & (y < length), 0
-        )
-        value += pixel.to(tl.int32) * tl.load(weight + row * TAPS + tap, inside, 0)
-    value = tl.minimum(tl.maximum(value >> BITS, 0), 255).to(tl.float32)
+    channel = (at // area) % 3
+    image = at // area // 3
+    value = tl.load(pixels + (image * area + at % area) * 3 + channel, inside, 0).to(tl.float32)
     # Divisions rounded as IEEE says: Triton's plain ones are approximate, torch's are not.
     value = tl.div_rn(value, tl.full((BLOCK,), 255.0, tl.float32)) - tl.load(mean + channel)
     value = tl.div_rn(value, tl.load(std + channel))
@@ -73,7 +63,7 @@ def clip_input(images: torch.Tensor, plan: ClipPlan, dtype: torch.dtype = torch.
     returns  [B, 3, h, w]  dtype              h, w as in the plan, contiguous
     =======  ============  =================  ==============================================
 
-    result = (crop_or_pad(round8(resize_y(round8(resize_x(images))))) / 255 - mean) / std.
+    result = (crop_or_pad(round8(resize(round8(resize(images))))) / 255 - mean) / std, one resize per axis.
     Raises ValueError where the images are not as the table says.
     """
     check("images", images, ("B", plan.rows.length, plan.columns.length, 3), (torch.uint8,), plan.mean.device)
@@ -81,33 +71,23 @@ def clip_input(images: torch.Tensor, plan: ClipPlan, dtype: torch.dtype = torch.
         raise ValueError(f"dtype: expected float32/bfloat16/float16, given {dtype}")
     if not uses_triton(images):
         return reference.clip_input(images, plan, dtype)
-    return _resize_rows(_resize_columns(images.contiguous(), plan), plan, dtype)
+    pixels = images.contiguous()
+    for axis in plan.passes:
+        pixels = _launch_resize(pixels, getattr(plan, axis), 1 if axis == "rows" else 2)
+    tower_input = torch.empty(len(images), 3, plan.height, plan.width, dtype=dtype, device=images.device)
+    sizes = (tower_input.numel(), plan.height * plan.width)
+    arguments = (pixels, plan.mean, plan.std, tower_input, *sizes)
+    _normalise.launch((-(-sizes[0] // BLOCK),), *arguments, device=images.device, BLOCK=BLOCK)
+    return tower_input
 
 
-def _resize_columns(images: torch.Tensor, plan: ClipPlan) -> torch.Tensor:
-    axis = plan.columns
-    wide = torch.empty(*images.shape[:2], plan.width, 3, dtype=torch.uint8, device=images.device)
-    arguments = (
-        images,
-        axis.start,
-        axis.weight,
-        axis.fill,
-        wide,
-        wide.numel(),
-        axis.length,
-        plan.width,
-    )
+def _launch_resize(pixels: torch.Tensor, axis: Axis, dimension: int) -> torch.Tensor:
+    shape = list(pixels.shape)
+    shape[dimension] = len(axis.start)
+    resized = pixels.new_empty(shape)
+    inner = math.prod(shape[dimension + 1 :])
+    arguments = (pixels, axis.start, axis.weight, axis.fill, resized, resized.numel(), axis.length)
     constants = {"TAPS": axis.weight.shape[1], "BITS": BITS, "BLOCK": BLOCK}
-    _columns.launch((-(-wide.numel() // BLOCK),), *arguments, device=images.device, **constants)
-    return wide
-
-
-def _resize_rows(wide: torch.Tensor, plan: ClipPlan, dtype: torch.dtype) -> torch.Tensor:
-    axis = plan.rows
-    out = torch.empty(len(wide), 3, plan.height, plan.width, dtype=dtype, device=wide.device)
-    taps = (axis.start, axis.weight, axis.fill)
-    sizes = (out.numel(), axis.length, plan.height, plan.width)
-    constants = {"TAPS": axis.weight.shape[1], "BITS": BITS, "BLOCK": BLOCK}
-    grid = (-(-out.numel() // BLOCK),)
-    _rows.launch(grid, wide, *taps, plan.mean, plan.std, out, *sizes, device=wide.device, **constants)
-    return out
+    grid = (-(-resized.numel() // BLOCK),)
+    _resize.launch(grid, *arguments, len(axis.start), inner, device=pixels.device, **constants)
+    return resized

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
 
 BITS = 22  # Pillow keeps a tap's weight as an integer in units of 2**-22
@@ -34,6 +35,7 @@ class ClipPlan:
 
     rows: Axis
     columns: Axis
+    passes: tuple[str, str]  # "rows" and "columns" in the order in which they are resized
     mean: torch.Tensor  # float32 [3]
     std: torch.Tensor  # float32 [3]
 
@@ -70,7 +72,8 @@ class ClipPlan:
         mean, std = (
             torch.tensor(preprocess[key], dtype=torch.float32, device=device) for key in ("mean", "std")
         )
-        return cls(rows, columns, mean.expand(3).contiguous(), std.expand(3).contiguous())
+        passes = _passes((height, width), resized)
+        return cls(rows, columns, passes, mean.expand(3).contiguous(), std.expand(3).contiguous())
 
 
 def _pair(size: Any) -> tuple[int, int]:
@@ -96,6 +99,13 @@ def _longest(size: Size, target: Size) -> Size:
 
 def _squash(size: Size, target: Size) -> Size:
     return target
+
+
+def _passes(size: Size, resized: Size) -> tuple[str, str]:
+    """Since Pillow 13 an image that loses more than twice as many rows as columns loses its rows first."""
+    rows, columns = size[0] - resized[0], size[1] - resized[1]
+    rows_first = int(PIL.__version__.split(".")[0]) >= 13 and rows > max(0, 2 * columns)
+    return ("rows", "columns") if rows_first else ("columns", "rows")
 
 
 def _keep_ratio(size: Size, target: Size, choose: Callable[..., float]) -> Size:

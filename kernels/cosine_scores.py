@@ -22,14 +22,15 @@ def _cosine_scores(embeddings, texts, class_ids, references, text_score, image_s
     inside = column < width
     own = tl.load(class_ids + row)
     image = tl.load(embeddings + row * width + column, inside, 0.0).to(tl.float32)
-    image = image / tl.maximum(tl.sqrt(tl.sum(image * image)), 1e-12)
+    # Not tl.sum: it cannot be interpreted in a process that imported Triton to compile.
+    image = image / tl.maximum(tl.sqrt(tl.reduce(image * image, 0, tl.standard._sum_combine)), 1e-12)
 
     score = 0.0
     rival = -1.0
     for other in range(CLASSES):
         text = tl.load(texts + other * width + column, inside, 0.0).to(tl.float32)
-        text = text / tl.maximum(tl.sqrt(tl.sum(text * text)), 1e-12)
-        cosine = tl.sum(image * text)
+        text = text / tl.maximum(tl.sqrt(tl.reduce(text * text, 0, tl.standard._sum_combine)), 1e-12)
+        cosine = tl.reduce(image * text, 0, tl.standard._sum_combine)
         score = tl.where(other == own, cosine, score)
         rival = tl.where(other == own, rival, tl.maximum(rival, cosine))
     tl.store(text_score + row, score)
@@ -37,8 +38,8 @@ def _cosine_scores(embeddings, texts, class_ids, references, text_score, image_s
 
     if references is not None:
         source = tl.load(references + row * width + column, inside, 0.0).to(tl.float32)
-        source = source / tl.maximum(tl.sqrt(tl.sum(source * source)), 1e-12)
-        tl.store(image_score + row, tl.sum(image * source))
+        source = source / tl.maximum(tl.sqrt(tl.reduce(source * source, 0, tl.standard._sum_combine)), 1e-12)
+        tl.store(image_score + row, tl.reduce(image * source, 0, tl.standard._sum_combine))
 
 
 def cosine_scores(

@@ -47,15 +47,15 @@ def to_uint8(decoded: torch.Tensor) -> torch.Tensor:
 
 def clip_input(images: torch.Tensor, plan: ClipPlan, dtype: torch.dtype) -> torch.Tensor:
     """See discl.kernels.clip_input. Two matrix products in float64, where Pillow's integers are exact."""
-    channels = images.permute(0, 3, 1, 2).double()
-    wide = _pixels(channels @ plan.columns.matrix.T + plan.columns.fill)
-    pixels = _pixels(plan.rows.matrix @ wide + plan.rows.fill[:, None])
+    pixels = images.permute(0, 3, 1, 2).double()
+    for axis in plan.passes:
+        if axis == "columns":
+            pixels = pixels @ plan.columns.matrix.T + plan.columns.fill
+        else:
+            pixels = plan.rows.matrix @ pixels + plan.rows.fill[:, None]
+        pixels = pixels.add(0.5).floor().clamp(0, 255)
     mean, std = plan.mean.view(3, 1, 1), plan.std.view(3, 1, 1)
     return ((pixels.float() / 255 - mean) / std).to(dtype)
-
-
-def _pixels(values: torch.Tensor) -> torch.Tensor:
-    return values.add(0.5).floor().clamp(0, 255)
 
 
 def cosine_scores(

@@ -1,0 +1,101 @@
+import pytest
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+
+from discl.kernels import ClipPlan, clip_input, reference
+
+# height, width; among them: the target itself, tiny, thin both ways, one side equal, half-pixel crops.
+SIZES = [(32, 32), (67, 45), (45, 67), (32, 51), (33, 32), (8, 8), (3, 97), (200, 31), (255, 257), (1, 1)]
+EXACT = {"atol": 1e-6, "rtol": 0}  # one step of a uint8 pixel is 0.014: the pixels must be the same
+
+
+def settings(**changes):
+    defaults = PreprocessCfg(size=32, mean=(0.48, 0.46, 0.41), std=(0.27, 0.26, 0.28))
+    return {**vars(defaults), **changes}
+
+
+def noise(*shape):
+    generator = torch.Generator().manual_seed(sum(shape))
+    return torch.randint(0, 256, (*shape, 3), generator=generator, dtype=torch.uint8)
+
+
+def open_clip_says(images, preprocess):
+    transform = image_transform_v2(PreprocessCfg(**preprocess), is_train=False)
+    return torch.stack([transform(Image.fromarray(image.numpy())) for image in images])
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "preprocess",
+    [
+        settings(),
+        settings(interpolation="bilinear"),
+        settings(resize_mode="squash"),
+        settings(resize_mode="longest", fill_color=99),
+        settings(resize_mode="longest", interpolation="bilinear", size=(24, 40)),
+        settings(interpolation="bilinear", size=(40, 24)),
+        settings(resize_mode="squash", size=(20, 31)),
+    ],
+    ids=lambda p: f"{p['resize_mode']}-{p['interpolation']}-{p['size']}",
+)
+def test_equals_open_clip_on_pil_images(size, preprocess):
+    if preprocess["resize_mode"] == "longest" and size == (3, 97):
+        size = (5, 97)  # 3 pixels high would become 0.99 of a pixel: Pillow refuses
+    images = noise(2, *size)
+    plan = ClipPlan.build(*size, preprocess)
+    torch.testing.assert_close(
+        clip_input(images, plan, torch.float32), open_clip_says(images, preprocess), **EXACT
+    )
+
+
+@pytest.mark.parametrize("size", [(512, 768), (333, 500)])
+def test_equals_open_clip_at_full_size(size):
+    images, preprocess = noise(1, *size), settings(size=224)
+    plan = ClipPlan.build(*size, preprocess)
+    torch.testing.assert_close(clip_input(images, plan), open_clip_says(images, preprocess), **EXACT)
+
+
+# Triton's interpreter cuts to bf16 where torch and the device round: one unit in the last place.
+DTYPES = [(torch.float32, 0, 0), (torch.bfloat16, 0, 2**-7), (torch.float16, 0, 0)]
+
+
+@pytest.mark.parametrize("dtype, atol, rtol", DTYPES)
+@pytest.mark.parametrize("shape", [(2, 67, 45), (2, 200, 31), (1, 32, 32), (3, 9, 14), (0, 20, 30)])
+def test_equals_its_reference(shape, dtype, atol, rtol, device):
+    plan = ClipPlan.build(*shape[1:], settings(), device)
+    images = noise(*shape).to(device)
+    expected = reference.clip_input(images, plan, dtype)
+    assert expected.dtype == dtype and expected.shape == (shape[0], 3, 32, 32)
+    torch.testing.assert_close(clip_input(images, plan, dtype), expected, atol=atol, rtol=rtol)
+
+
+def test_equals_its_reference_where_it_pads(device):
+    plan = ClipPlan.build(19, 50, settings(resize_mode="longest", fill_color=200), device)
+    images = noise(2, 19, 50).to(device)
+    torch.testing.assert_close(
+        clip_input(images, plan), reference.clip_input(images, plan, torch.float32), atol=0, rtol=0
+    )
+
+
+def test_an_image_of_the_target_size_is_only_normalised():
+    images = noise(2, 32, 32)
+    neutral = settings(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    pixels = clip_input(images, ClipPlan.build(32, 32, neutral)).mul(255).round()
+    torch.testing.assert_close(pixels, images.permute(0, 3, 1, 2).float(), atol=0, rtol=0)
+
+
+def test_says_what_was_given_and_what_is_expected():
+    plan = ClipPlan.build(20, 30, settings())
+    with pytest.raises(
+        ValueError, match=r"images: expected uint8 \[B, 20, 30, 3\] .* given uint8 \[1, 30, 20, 3\]"
+    ):
+        clip_input(noise(1, 30, 20), plan)
+    with pytest.raises(ValueError, match="given float32"):
+        clip_input(noise(1, 20, 30).float(), plan)
+    with pytest.raises(ValueError, match=r"dtype: expected .* given torch\.int64"):
+        clip_input(noise(1, 20, 30), plan, torch.int64)
+    with pytest.raises(ValueError, match="resize_mode: expected shortest/longest/squash, given fit"):
+        ClipPlan.build(20, 30, settings(resize_mode="fit"))
+    with pytest.raises(ValueError, match="interpolation: expected bilinear/bicubic, given nearest"):
+        ClipPlan.build(20, 30, settings(interpolation="nearest"))
