@@ -1,0 +1,120 @@
+"""A RunConfig becomes a trained classifier and its metrics, in a folder that reproduces the run."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from hashlib import blake2b
+from pathlib import Path
+
+import torch
+
+from discl.atomic import write_atomic
+from discl.checkpoint import Checkpoints
+from discl.classifier import recipe_of
+from discl.config import RunConfig, to_toml
+from discl.curriculum import NATURAL
+from discl.data import DataTable, load_data
+from discl.dataset import SpectrumDataset
+from discl.errors import ConfigError
+from discl.evaluation import evaluation_batches, metrics, predict
+from discl.fitting import Learner, fit
+from discl.hard import tail_rows
+from discl.loader import open_loader
+from discl.sampler import CurriculumSampler
+from discl.store import Store
+from discl.views import View
+
+EVALUATION_BATCH = 256
+
+
+def train(config: RunConfig, out: str | Path, on_event: Callable[[dict], None] | None = None) -> dict:
+    """Train on the data and, unless the policy needs none, the store's selection `default`; returns the metrics.
+
+    `out` receives metrics.json, config.toml, log.jsonl and checkpoints/. Run again with the same config, it goes
+    on where it stopped, to the same weights. Raises DisclError: see the parts for what can be wrong.
+    """
+    if config.curriculum.policy == "adaptive":
+        raise ConfigError(
+            "curriculum.policy = 'adaptive' needs a probe after each stage, which `train` does not run yet; use "
+            "CurriculumSampler.observe in your own loop, or another policy"
+        )
+    out = Path(out)
+    table, store = load_data(config.data), open_store(config)
+    loader = training_loader(config, table, store)
+    learner = Learner(config.train.model, len(table.class_names), config.train.batch, device_of(config))
+    learner.reset(config.train.seed, config.train.init)
+    judges = {
+        split: judge(config, table, learner, split) for split in ("val", "test") if len(table.rows(split))
+    }
+    _write(out / "config.toml", to_toml(config))
+
+    def log_epoch(event: dict) -> None:
+        with open(out / "log.jsonl", "a") as file:
+            file.write(json.dumps(event) + "\n")
+        if on_event:
+            on_event(event)
+
+    checkpoints = Checkpoints(out / "checkpoints", digest(to_toml(config), *loader.dataset.ids))
+    history = fit(learner, loader, config.train, judges.get("val"), log_epoch, checkpoints)
+    result = {split: judge() for split, judge in judges.items()}
+    summary = result.get("test", result.get("val", {})) | {
+        "splits": result,
+        "policy": config.curriculum.policy,
+        "loss": config.train.loss,
+        "seed": config.train.seed,
+        "steps": history[-1]["steps"],
+        "snapshot": store.snapshot() if store else None,
+        "substituted": loader.substituted,
+        "quarantined": len(table.quarantined),
+    }
+    _write(out / "log.jsonl", "".join(json.dumps({"kind": "epoch", **record}) + "\n" for record in history))
+    _write(out / "metrics.json", json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def open_store(config: RunConfig) -> Store | None:
+    """The store whose images the policy draws from; None for the policies of real images."""
+    return None if config.curriculum.policy in (NATURAL, "real-only") else Store(config.store.path)
+
+
+def training_loader(config: RunConfig, table: DataTable, store: Store | None):
+    """Batches of the training split and the selection `default`, in the curriculum's order."""
+    dataset = SpectrumDataset(store, table, tail=tail_rows(config.hard, table))
+    levels = config.spectrum.levels if store else None
+    sampler = CurriculumSampler(
+        dataset, config.curriculum, config.train.batch, config.train.seed, levels=levels
+    )
+    view = sized(recipe_of(config.train.model).train, config.train.image_size)
+    return open_loader(dataset, sampler, view, config.train.workers)
+
+
+def judge(config: RunConfig, table: DataTable, learner: Learner, split: str) -> Callable[[], dict]:
+    """A function that measures the learner on a split of real images."""
+    view = sized(recipe_of(config.train.model).test, config.train.image_size)
+    dataset = SpectrumDataset(None, table, split=split)
+    batches = evaluation_batches(dataset, view, EVALUATION_BATCH, config.train.workers)
+    bounds = config.hard.few_below, config.hard.many_from
+    return lambda: metrics(*predict(learner.model, batches), table.train_counts, *bounds)
+
+
+def sized(view: View, size: int) -> View:
+    return replace(view, size=size) if size else view
+
+
+def device_of(config: RunConfig) -> str:
+    if config.train.device != "auto":
+        return config.train.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def digest(*texts: str) -> str:
+    """32 hex characters that stand for these texts."""
+    return blake2b("\0".join(texts).encode(), digest_size=16).hexdigest()
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, text.encode())
+    except OSError as error:
+        raise ConfigError(f"--out {path.parent}: cannot be written: {error.strerror or error}") from error
