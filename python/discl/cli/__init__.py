@@ -26,7 +26,7 @@ USERS_ERRORS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. `argv` defaults to the process's arguments."""
     args = make_parser().parse_args(argv)
-    logging.basicConfig(format="discl: %(message)s", level=logging.INFO if args.verbose else logging.WARNING)
+    _log_to_stderr(args.verbose)
     try:
         with Stop() as stop:
             return args.command(args, stop) or 0
@@ -41,6 +41,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(_describe(error), 2) if error.errno in USERS_ERRORS else _unexpected(error, args.verbose)
     except Exception as error:
         return _unexpected(error, args.verbose)
+
+
+class OneLine(logging.Formatter):
+    """The message alone: tracebacks are for -v."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"discl: {' '.join(record.getMessage().split())}"
+
+
+def _log_to_stderr(verbose: bool) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("discl: %(message)s") if verbose else OneLine())
+    logging.basicConfig(handlers=[handler], level=logging.INFO if verbose else logging.WARNING)
 
 
 def _say(message: object, code: int) -> int:

@@ -1,0 +1,106 @@
+"""Killed anywhere and started again, `discl generate` ends with the store of an uninterrupted run."""
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from discl.cli import main
+from discl.store import Store, verify
+
+from tests.discl.cli_process import finish, start
+from tests.discl.project import contents, make_project
+
+WISHES = [
+    "--set",
+    "spectrum.seeds=8",
+    "--set",
+    "spectrum.levels=[0, 25, 50, 75]",
+    "--set",
+    "store.shard_mb=0.05",
+]
+PLANNED = 5 * 8 * 4
+
+
+@pytest.fixture
+def file(tmp_path, tiny_models) -> Path:
+    return make_project(tmp_path, tiny_models)
+
+
+def wait_for(path: Path, process, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists() and process.is_alive():
+        assert time.monotonic() < end, f"{path} did not appear"
+        time.sleep(0.005)
+
+
+def kill_at_random(argv: list, file: Path, store: Path, random: np.random.Generator, longest: float) -> bool:
+    """Start, wait a random time once the store is open, kill. False if the run had finished before."""
+    (store / ".writer.lock").unlink(missing_ok=True)
+    process = start(argv, file.with_name("stderr.txt"))
+    wait_for(store / ".writer.lock", process)
+    time.sleep(random.uniform(0, longest))
+    process.kill()
+    return finish(process) == -signal.SIGKILL
+
+
+def uninterrupted(file: Path) -> tuple[dict, float]:
+    """The store's contents, and the seconds from opening it to the end."""
+    store = file.with_name("whole")
+    process = start(["generate", file, *WISHES, "--out", store], file.with_name("stderr.txt"))
+    wait_for(store / ".writer.lock", process)
+    begin = time.monotonic()
+    assert finish(process) == 0
+    return contents(Store(store)), time.monotonic() - begin
+
+
+@pytest.mark.parametrize(
+    ("kills", "seed"), [(3, 0), pytest.param(20, 1, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+)
+def test_a_killed_run_continues_to_the_same_bytes(file, kills, seed):
+    whole, seconds = uninterrupted(file)
+    assert len(whole) == PLANNED
+    store, random = file.with_name("killed"), np.random.default_rng(seed)
+    argv = ["generate", file, *WISHES, "--out", store]
+    landed, sizes = 0, []
+    while landed < kills:
+        if kill_at_random(argv, file, store, random, longest=seconds / 3):
+            landed += 1
+            sizes.append(len(Store(store)) if (store / "manifest").is_dir() else 0)
+            assert verify(store) == []
+        else:
+            shutil.rmtree(store)
+    assert finish(start(argv, file.with_name("stderr.txt"))) == 0
+    assert contents(Store(store)) == whole, f"after kills with {sizes} sealed samples"
+    assert main(["store", "verify", str(store)]) == 0
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_seals_what_is_written_and_exits_with_its_code(file, signum, code):
+    store, errors = file.with_name("store"), file.with_name("stderr.txt")
+    process = start(["generate", file, *WISHES], errors)
+    wait_for(store / "manifest" / "000000.json", process)
+    os.kill(process.pid, signum)
+    begin = time.monotonic()
+    os.kill(process.pid, signum)  # an impatient second one changes nothing
+    assert finish(process, 60) == code
+    assert time.monotonic() - begin < 25
+    assert errors.read_text().splitlines()[-1].startswith("discl: stopped by SIG")
+    assert "Traceback" not in errors.read_text()
+    assert 0 < len(Store(store)) < PLANNED
+    assert verify(store) == []
+
+
+def test_a_full_disk_is_one_line_and_the_run_continues_after_it(file):
+    store, errors = file.with_name("store"), file.with_name("stderr.txt")
+    argv = ["generate", file, "--set", "store.format=png"]
+    assert finish(start(argv, errors, file_bytes=20_000)) == 2
+    lines = errors.read_text().splitlines()
+    assert all(line.startswith("discl:") for line in lines if not line.startswith("generate "))
+    assert "File too large" in lines[-1]
+    assert finish(start(argv, errors)) == 0
+    assert len(Store(store)) == 5 * 2 * 2
+    assert verify(store) == []

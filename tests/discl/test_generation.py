@@ -1,0 +1,265 @@
+"""generate(): what ends up in the store, what is skipped, what stops a run and what a stop leaves behind."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from discl.data import load_data
+from discl.errors import RunFailed, StoreError
+from discl.generation import generate
+from discl.hard import select_hard
+from discl.plan import make_plan
+from discl.recipe import make_recipe
+from discl.store import Store, verify
+
+from tests.discl.project import FakeEngine, contents, loaded, make_project
+
+PLANNED = 5 * 2 * 2
+
+
+@pytest.fixture
+def file(tmp_path, tiny_models) -> Path:
+    return make_project(tmp_path, tiny_models)
+
+
+def fake(file: Path, *overrides: str, on_event=None, make=FakeEngine) -> Store:
+    return generate(loaded(file, *overrides), on_event, make=make)
+
+
+def runs(store: Store) -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted((Path(store.path) / "runs").glob("*.json"))]
+
+
+def no_engine(config, slots):
+    raise AssertionError("the engine was loaded although nothing is missing")
+
+
+def test_every_planned_sample_has_a_row_that_says_what_was_planned(file):
+    config = loaded(file)
+    store, table = fake(file), load_data(config.data)
+    plan = make_plan(config, table, select_hard(config.hard, table), make_recipe(config))
+    rows = {row["key"]: row for row in store.table.to_pylist()}
+    assert set(rows) == {planned.key for planned in plan}
+    for planned in plan:
+        row = rows[planned.key]
+        for name in (
+            "source_id",
+            "source_digest",
+            "class_name",
+            "class_id",
+            "level",
+            "seed",
+            "noise_seed",
+            "prompt",
+        ):
+            assert row[name] == getattr(planned, name)
+        assert row["source_ids"] == list(planned.source_ids)
+        assert (row["recipe"], row["retry"], row["control"]) == (plan.recipe_digest, 0, False)
+    assert verify(store.path) == []
+
+
+def test_scores_embeddings_and_margins_are_the_engines(file):
+    store = fake(file, "store.format=png")
+    embeddings = store.embeddings()
+    for row, embedding in zip(store.table.to_pylist(), embeddings, strict=True):
+        if row["status"] != "ok":
+            assert (row["shard"], row["text_score"], row["margin"], row["reason"]) == (
+                None,
+                None,
+                None,
+                "made up",
+            )
+            continue
+        cosines = embedding[:3].astype(np.float32)  # the fake class texts are the first unit vectors
+        rival = np.delete(cosines, row["class_id"]).max()
+        assert row["margin"] == pytest.approx(cosines[row["class_id"]] - rival, abs=2e-3)
+        assert (row["width"], row["height"]) == (24, 16)
+        assert store.image(row["key"]).shape == (16, 24, 3)
+
+
+def test_the_default_selection_is_the_threshold_rule(file):
+    store = fake(file, "score.threshold=0.3")
+    expected = {
+        row["key"]
+        for row in store.table.to_pylist()
+        if row["status"] == "ok" and row["text_score"] >= np.float32(0.3)
+    }
+    assert set(store.selection("default")) == expected
+    assert 0 < len(expected) < PLANNED
+    assert store.selection_rule("default")["threshold"]["default"] == 0.3
+
+
+def test_a_second_run_makes_nothing_and_another_threshold_selects_anew(file):
+    store = fake(file, "score.threshold=0.3")
+    before, strict = contents(store), set(store.selection("default"))
+    again = fake(file, "score.threshold=0.2", make=no_engine)
+    assert contents(again) == before
+    assert set(again.selection("default")) > strict
+    assert len(runs(again)) == 1
+
+
+def test_more_seeds_extend_the_store(file):
+    first = contents(fake(file))
+    second = contents(fake(file, "spectrum.seeds=3"))
+    assert len(second) == PLANNED * 3 // 2
+    assert first.items() <= second.items()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_stop_at_any_sample_continues_to_the_same_store(file, seed):
+    whole = contents(fake(file, "store.path=whole"))
+    random = np.random.default_rng(seed)
+    stops = 0
+    for _ in range(20):
+        left = int(random.integers(1, 8))
+
+        def stop(event):
+            nonlocal left
+            left -= event["event"] == "progress"
+            if left < 0:
+                raise KeyboardInterrupt
+
+        try:
+            store = fake(file, on_event=stop)
+            break
+        except KeyboardInterrupt:
+            stops += 1
+            assert verify(loaded(file).store.path) == []
+    assert stops > 1
+    assert contents(store) == whole
+    assert verify(store.path) == []
+    statuses = [run["status"] for run in runs(store)]  # a stop at the very last sample leaves nothing to do
+    assert statuses in (["stopped"] * stops + ["done"], ["stopped"] * stops)
+
+
+def test_a_failure_of_the_engine_seals_what_is_there(file):
+    class Breaks(FakeEngine):
+        def run(self, requests):
+            for number, sample in enumerate(super().run(requests)):
+                if number == 7:
+                    raise RuntimeError("the device is gone")
+                yield sample
+
+    with pytest.raises(RuntimeError, match="device is gone"):
+        fake(file, make=Breaks)
+    store = Store(loaded(file).store.path)
+    assert 0 < len(store) <= 7
+    assert runs(store)[0]["status"] == "failed"
+    assert len(fake(file)) == PLANNED
+
+
+def test_the_run_record_tells_what_was_done(file):
+    (run,) = runs(fake(file, "budget.usd_per_hour=3600"))
+    assert run["status"] == "done"
+    assert run["counts"]["ok"] + run["counts"]["nan"] == run["counts"]["planned"] == PLANNED
+    assert run["counts"]["accepted"] == run["counts"]["ok"]
+    assert run["config"]["spectrum"]["steps"] == 4
+    assert run["usd"] == pytest.approx(run["seconds"]["generate"])
+    assert {"torch", "diffusers", "python"} <= set(run["versions"])
+    assert (run["slots"], run["scorer"]["digest"]) == (3, "5" * 32)
+
+
+def test_a_resumed_run_keeps_its_slots(file):
+    asked = []
+
+    class Asked(FakeEngine):
+        def __init__(self, config, slots):
+            asked.append(slots)
+            super().__init__(config, slots)
+
+    fake(file, "engine.slots=auto", make=Asked)
+    fake(file, "engine.slots=auto", "spectrum.seeds=3", make=Asked)
+    fake(file, "engine.slots=7", "spectrum.seeds=4", make=Asked)
+    assert asked == ["auto", 5, 7]
+
+
+def test_another_scorer_in_the_same_column_is_refused(file):
+    fake(file)
+    with pytest.raises(StoreError, match="were scored with"):
+        fake(file, "score.prompt=the {class}", make=no_engine)
+
+    class Other(FakeEngine):
+        def __init__(self, config, slots):
+            super().__init__(config, slots)
+            self.scorer.digest = "6" * 32
+
+    with pytest.raises(StoreError, match="were scored with"):
+        fake(file, "spectrum.seeds=3", make=Other)
+
+
+def test_without_score_nothing_is_scored_and_good_images_are_selected(file):
+    text = file.read_text()
+    file.write_text(text[: text.index("[score]")] + text[text.index("[engine]") :])
+    rows = fake(file).table.to_pylist()
+    assert all(row["text_score"] is None and row["margin"] is None for row in rows)
+    good = {row["key"] for row in rows if row["status"] == "ok"}
+    assert set(Store(loaded(file).store.path).selection("default")) == good
+
+
+@pytest.mark.parametrize("keep", ["all", "accepted", "scores"])
+def test_keep_decides_which_images_are_kept(file, keep):
+    store = fake(file, f"store.keep={keep}", "score.threshold=0.3")
+    for row in store.table.to_pylist():
+        good = row["status"] == "ok"
+        accepted = good and row["text_score"] >= np.float32(0.3)
+        kept = {"all": good, "accepted": accepted, "scores": False}[keep]
+        assert (row["shard"] is not None) == kept
+    assert len(store) == PLANNED
+
+
+def test_a_lower_threshold_after_images_were_thrown_away_is_refused(file):
+    fake(file, "store.keep=accepted", "score.threshold=0.3")
+    with pytest.raises(StoreError, match="have no image"):
+        fake(file, "store.keep=accepted", "score.threshold=0.2", make=no_engine)
+
+
+def damage(file: Path) -> Path:
+    """Damage in the middle of a picture whose end is sound: it shows when the picture is decoded."""
+    picture = file.parent / "data" / "red fox" / "1.png"
+    data = picture.read_bytes()
+    picture.write_bytes(data[:200] + bytes(100) + data[300:])
+    return picture
+
+
+def test_a_damaged_picture_is_quarantined_and_the_run_goes_on(file):
+    picture, events = damage(file), []
+    for _ in range(2):
+        store = fake(file, on_event=events.append)
+    assert len(store) == PLANNED - 4
+    lines = (Path(store.path) / "quarantine.jsonl").read_text().splitlines()
+    assert [json.loads(line)["path"] for line in lines] == [str(picture)]
+    assert {event["path"] for event in events if event["event"] == "quarantined"} == {str(picture)}
+    assert runs(store)[0]["counts"]["quarantined"] == 1
+
+
+def test_too_many_damaged_pictures_stop_the_run_and_leave_it_resumable(file):
+    damage(file)
+    with pytest.raises(RunFailed, match="1 of 5 hard images") as caught:
+        fake(file, "data.max_bad_share=0.1")
+    assert caught.value.exit_code == 1
+    store = Store(loaded(file).store.path)
+    assert verify(store.path) == []
+    assert len(fake(file)) == PLANNED - 4
+
+
+def test_user_columns_pass_through(file, tmp_path):
+    rows = [f"data/red fox/{i}.png,0,red fox,CC0,{1.5 * i}" for i in range(3)]
+    (tmp_path / "table.csv").write_text("\n".join(["path,label,class_name,license,latitude", *rows]))
+    store = fake(file, "data.kind=csv", "data.root=table.csv")
+    found = {(row["source_id"], row["license"], row["latitude"]) for row in store.table.to_pylist()}
+    assert found == {(f"data/red fox/{i}.png", "CC0", str(1.5 * i)) for i in range(3)}
+
+
+def test_the_real_engine_fills_the_store(file):
+    store = generate(loaded(file))
+    rows = store.table.to_pylist()
+    assert len(rows) == PLANNED
+    assert {row["status"] for row in rows} == {"ok"}
+    assert all(-1 <= row["text_score"] <= 1 and -1 <= row["image_score"] <= 1 for row in rows)
+    assert {store.image(row["key"]).shape for row in rows} == {(32, 32, 3)}
+    (run,) = runs(store)
+    config = loaded(file)
+    table = load_data(config.data)
+    plan = make_plan(config, table, select_hard(config.hard, table), make_recipe(config))
+    assert run["unet_evaluations"] == plan.unet_evaluations

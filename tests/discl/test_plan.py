@@ -1,0 +1,166 @@
+"""The plan's laws: every (source, seed, level) once, under its own key, the same whenever it is planned."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from discl.config import parse_config
+from discl.data import DataTable
+from discl.errors import ConfigError
+from discl.plan import make_plan
+from discl.recipe import recipe_of
+from discl.sizes import apply_policy, centre_crop, executed_steps, fit_size
+from PIL import Image
+
+CONFIG = """
+[data]
+kind = "imagefolder"
+root = "."
+[spectrum]
+levels = [0, 10, 90]
+seeds = [10, 20]
+steps = 20
+"""
+
+
+def picture(path: Path, value: int) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((8, 12, 3), value, np.uint8)).save(path)
+    return str(path)
+
+
+@pytest.fixture
+def table(tmp_path) -> DataTable:
+    """Two classes; images 0 and 2 of the first are equal, image 3 is not there."""
+    values = [1, 2, 1, 3, 4]
+    paths = [picture(tmp_path / "pictures" / f"{i}.png", value) for i, value in enumerate(values)]
+    Path(paths[3]).unlink()
+    return DataTable(
+        ids=[f"id{i}" for i in range(5)],
+        paths=paths,
+        labels=np.array([0, 0, 0, 1, 1]),
+        splits=["train"] * 5,
+        class_names=("owl", "red fox"),
+    )
+
+
+def plan_of(table, *overrides, rows=(0, 1, 2, 3, 4)):
+    config = parse_config(CONFIG, Path("/here"), "run.toml", overrides)
+    return make_plan(config, table, np.array(rows), recipe_of(config, "0" * 32))
+
+
+def test_counts_and_uniqueness(table):
+    plan = plan_of(table)
+    samples = list(plan)
+    assert len(samples) == len(plan) == 3 * 2 * 3
+    assert len({sample.key for sample in samples}) == len(samples)
+    per_source = Counter(sample.source_digest for sample in samples)
+    assert set(per_source.values()) == {6}
+    assert {(sample.seed, sample.level) for sample in samples} == {
+        (s, v) for s in (10, 20) for v in (0, 10, 90)
+    }
+
+
+def test_equal_bytes_of_a_class_are_planned_once_with_every_id(table):
+    ids = {sample.source_ids for sample in plan_of(table)}
+    assert ids == {("id0", "id2"), ("id1",), ("id4",)}
+
+
+def test_equal_bytes_in_two_classes_stay_apart_while_their_prompts_differ(table, tmp_path):
+    picture(tmp_path / "pictures" / "4.png", 2)
+    plan = plan_of(table)
+    assert len({sample.key for sample in plan}) == len(plan) == 18
+    same_prompt = plan_of(table, "spectrum.prompt=a thing")
+    assert len({sample.key for sample in same_prompt}) == len(same_prompt) == 12
+    assert "another class as id1" in same_prompt.quarantined[-1][1]
+
+
+def test_levels_share_the_noise_seed_and_seeds_do_not(table):
+    noise = {}
+    for sample in plan_of(table):
+        assert noise.setdefault((sample.source_digest, sample.seed), sample.noise_seed) == sample.noise_seed
+    assert len(set(noise.values())) == len(noise) == 6
+
+
+def test_it_is_deterministic_and_ids_and_order_do_not_change_keys(table):
+    keys = {(sample.source_digest, sample.seed, sample.level): sample.key for sample in plan_of(table)}
+    again = plan_of(table, rows=(4, 2, 1))
+    assert {(sample.source_digest, sample.seed, sample.level): sample.key for sample in again} == keys
+
+
+def test_indexing_equals_iterating(table):
+    plan = plan_of(table)
+    assert [plan[i] for i in range(len(plan))] == list(plan) == plan[:]
+    assert plan[-1] == list(plan)[-1]
+    with pytest.raises(IndexError):
+        plan[len(plan)]
+
+
+def test_a_file_that_cannot_be_read_is_quarantined(table):
+    plan = plan_of(table)
+    assert [(Path(path).name, "cannot be read" in reason) for path, reason in plan.quarantined] == [
+        ("3.png", True)
+    ]
+
+
+def test_evaluations_are_counted_in_whole_steps(table):
+    assert plan_of(table).unet_evaluations == 3 * 2 * (20 + 18 + 2) * 2
+    assert plan_of(table, "spectrum.text_guidance=1").unet_evaluations == 3 * 2 * (20 + 18 + 2)
+
+
+@pytest.mark.parametrize(("levels", "steps", "smallest"), [([0, 90], 9, 10), ([99], 50, 100), ([67], 3, 4)])
+def test_zero_steps_names_the_smallest_number(table, levels, steps, smallest):
+    assert executed_steps(smallest, max(levels)) == 1
+    assert executed_steps(smallest - 1, max(levels)) == 0
+    with pytest.raises(ConfigError, match=f"steps = {smallest} or more"):
+        plan_of(table, f"spectrum.levels={levels}", f"spectrum.steps={steps}")
+
+
+def test_each_source_is_opened_once_when_it_is_due(table, monkeypatch):
+    opened = []
+    monkeypatch.setattr("discl.plan.open_image", lambda path: opened.append(path) or Image.new("RGB", (8, 8)))
+    plan = plan_of(table)
+    requests = plan.requests(skip_keys={sample.key for sample in plan[:6]})
+    assert opened == []
+    assert next(requests).key == plan[6].key
+    assert len(opened) == 1
+    assert [request.key for request in requests] == [sample.key for sample in plan[7:]]
+    assert opened == [table.paths[1], table.paths[4]]
+
+
+def test_requests_say_what_was_planned(table):
+    plan = plan_of(table, "spectrum.negative_prompt=no {class}")
+    for sample, request in plan.due():
+        for name in ("key", "prompt", "negative_prompt", "level", "noise_seed", "class_name", "source_id"):
+            assert getattr(request, name) == getattr(sample, name)
+        assert request.negative_prompt == f"no {sample.class_name}"
+
+
+def test_a_damaged_source_is_reported_and_left_out(table):
+    data = Path(table.paths[1]).read_bytes()
+    Path(table.paths[1]).write_bytes(data[:40] + bytes(20) + data[60:])
+    plan, bad = plan_of(table), []
+    made = [planned.source_id for planned, _ in plan.due(on_bad=lambda path, reason: bad.append(path))]
+    assert bad == [table.paths[1]]
+    assert set(made) == {"id0", "id4"}
+
+
+@pytest.mark.parametrize(
+    ("image", "bound", "expected"),
+    [((100, 50), (64, 64), (64, 32)), ((8, 8), (32, 64), (32, 32)), ((48, 64), (480, 272), (204, 272)),
+     ((1000, 1), (64, 64), (64, 1))],
+)  # fmt: skip
+def test_fit_keeps_the_aspect_within_the_bound(image, bound, expected):
+    assert fit_size(*image, bound=bound) == expected
+
+
+def test_policies():
+    image = Image.effect_noise((100, 50), 50).convert("RGB")
+    assert apply_policy(image, None, "fit") == (image, None)
+    assert apply_policy(image, (32, 32), "fit") == (image, (32, 16))
+    assert apply_policy(image, (32, 32), "stretch") == (image, (32, 32))
+    cut, size = apply_policy(image, (32, 32), "crop")
+    assert (cut.size, size) == ((50, 50), (32, 32))
+    assert cut.tobytes() == image.crop((25, 0, 75, 50)).tobytes()
+    assert centre_crop(image, (300, 10)).size == (100, 3)

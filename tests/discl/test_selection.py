@@ -1,0 +1,76 @@
+"""The threshold rule, against a plain loop, and what it refuses."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from discl.config import ScoreConfig, Thresholds
+from discl.errors import StoreError
+from discl.selection import accepted_rows, accepts, select_by_threshold
+
+
+class FakeStore:
+    def __init__(self, table: pa.Table):
+        self.table = table
+
+    def write_selection(self, name, keys, rule):
+        self.written = (name, keys, rule)
+
+
+def index(seed: int = 0, count: int = 400) -> pa.Table:
+    random = np.random.default_rng(seed)
+    status = random.choice(["ok", "nan", "error"], count, p=[0.9, 0.05, 0.05])
+    scores = random.uniform(0.1, 0.5, count).astype(np.float32)
+    return pa.table(
+        {
+            "key": [f"{i:032x}" for i in range(count)],
+            "recipe": ["r"] * count,
+            "shard": pa.array([0 if one == "ok" else None for one in status], pa.int32()),
+            "status": status.tolist(),
+            "text_score": pa.array(np.where(status == "ok", scores, np.nan), pa.float32(), from_pandas=True),
+            "class_name": random.choice(["owl", "fox"], count).tolist(),
+            "level": pa.array(random.choice([0, 30], count), pa.int32()),
+        }
+    )
+
+
+def test_accepted_rows_are_those_at_or_above_their_threshold():
+    score = ScoreConfig(threshold=Thresholds(default=0.3, classes={"owl": 0.2}, levels={30: 0.4}))
+    found = {row["key"] for row in accepted_rows(index(), score)}
+    expected = set()
+    for row in index().to_pylist():
+        limit = 0.2 if row["class_name"] == "owl" else 0.4 if row["level"] == 30 else 0.3
+        if row["status"] == "ok" and row["text_score"] >= limit:
+            expected.add(row["key"])
+    assert found == expected
+    assert 0 < len(found) < 400
+
+
+def test_without_score_every_good_image_is_accepted():
+    keys = [row["key"] for row in accepted_rows(index(), None)]
+    assert keys == [row["key"] for row in index().to_pylist() if row["status"] == "ok"]
+
+
+def test_the_threshold_itself_is_accepted_also_after_float32():
+    score = ScoreConfig(threshold=0.3)
+    assert accepts(score, float(np.float32(0.3)), "owl", 0)
+    assert accepts(score, 0.3, "owl", 0)
+    assert not accepts(score, float(np.nextafter(np.float32(0.3), np.float32(0))), "owl", 0)
+    assert not accepts(score, None, "owl", 0)
+
+
+def test_the_rule_is_written_beside_the_keys():
+    store = FakeStore(index())
+    keys = select_by_threshold(store, ScoreConfig(threshold=0.3), "all")
+    name, written, rule = store.written
+    assert (name, written) == ("default", keys)
+    assert rule["rule"] == "threshold"
+    assert rule["threshold"]["default"] == 0.3
+    assert rule["recipes"] == ["r"]
+
+
+def test_accepted_images_that_were_thrown_away_are_an_error():
+    table = index().set_column(2, "shard", pa.nulls(400, pa.int32()))
+    with pytest.raises(StoreError, match="have no image in this store"):
+        select_by_threshold(FakeStore(table), ScoreConfig(threshold=0.3), "accepted")
+    store = FakeStore(table)
+    assert select_by_threshold(store, ScoreConfig(threshold=0.3), "scores") == []
