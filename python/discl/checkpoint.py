@@ -1,4 +1,4 @@
-"""The whole state of a training as one safetensors file: tensors, and JSON in its header. One atomic write."""
+"""The state of a training as one safetensors file: tensors, and JSON in its header. One atomic write."""
 
 import json
 import time
@@ -52,8 +52,8 @@ class Checkpoints:
             raise ModelError(f"{self.path}: not a checkpoint of a training; remove it or use another --out")
         if state["identity"] != self.identity:
             raise ConfigError(
-                f"{self.path}: belongs to a run with another config or other data; use another --out, or remove "
-                "that folder to start again"
+                f"{self.path}: belongs to a run with another config or other data; use another --out, or "
+                "remove that folder to start again"
             )
         load_weights(model, part(tensors, "model."), self.path)
         entries: dict[int, dict] = {}

@@ -13,7 +13,7 @@ from discl.views import View
 
 @dataclass(frozen=True)
 class Recipe:
-    """build(classes) -> module: float32 [n, channels, size, size] to logits [n, classes]; and its two views."""
+    """build(classes) -> module from images [n, channels, size, size] to logits [n, classes]; two views."""
 
     build: Callable[[int], nn.Module]
     train: View
@@ -31,7 +31,7 @@ class DigitNet(nn.Module):
     Group norm, not batch norm: a row's result does not depend on its neighbours or on padding.
     """
 
-    def __init__(self, classes: int, width: int = 32):
+    def __init__(self, classes: int, width: int = 24):
         super().__init__()
         self.features = nn.Sequential(
             *_block(1, width, stride=1),

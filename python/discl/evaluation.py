@@ -55,7 +55,7 @@ def macro_f1(labels: np.ndarray, classes: np.ndarray) -> float | None:
 
 
 def evaluation_batches(dataset, view: View, batch: int, threads: int = 2) -> Iterable[dict]:
-    """All rows in order, as often as wanted: decoded once where the pixels fit into memory, else every time."""
+    """All rows in order, again and again: decoded once where the pixels fit into memory, else every time."""
     loader = open_loader(dataset, InOrder(dataset, batch), view, threads)
     held = len(dataset) * view.channels * view.size**2 * 4
     return list(loader) if held <= HELD_BYTES else loader

@@ -1,4 +1,4 @@
-"""A classifier, a loader and a recipe in, a trained classifier out: the flat loop, compiled once, resumable."""
+"""A classifier and a loader in, a trained classifier out: the flat loop, compiled once, resumable."""
 
 import math
 import time
@@ -8,14 +8,15 @@ import torch
 
 from discl.checkpoint import Checkpoints, load_weights, part, read_tensors
 from discl.classifier import build_classifier
+from discl.errors import RunFailed
 from discl.losses import IGNORED, PRIORS, classification_loss
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
 class Learner:
-    """A network and its compiled loss. `reset` draws new weights into the same tensors, so any number of trainings
-    share one compilation.
+    """A network and its compiled loss. `reset` draws new weights into the same tensors, so any number of
+    trainings share one compilation.
 
     batch: rows of every training step (smaller batches are padded). compile: False runs eagerly.
     """
@@ -74,16 +75,19 @@ def fit(
             total_loss += loss.detach()
             if checkpoints and checkpoints.due and sampler.epoch == epoch:
                 checkpoints.write(model, optimizer, {"sampler": sampler.state_dict(), "history": history})
+        mean_loss = float(total_loss) / (steps - first)  # the epoch's one wait for the device
+        if not math.isfinite(mean_loss):
+            raise RunFailed(f"the loss is {mean_loss} in epoch {epoch}; lower train.lr = {config.lr}")
         record = {
             "epoch": epoch,
             "levels": list(sampler.plan(epoch).levels),
-            "loss": float(total_loss) / (steps - first),  # the epoch's one wait for the device
+            "loss": mean_loss,
             "steps": (epoch + 1) * steps,
             "seconds": time.perf_counter() - began,
         }
         history.append(record | {"val": validate()} if validate else record)
         if on_event:
-            on_event({"kind": "epoch", **history[-1]})
+            on_event({"event": "epoch", **history[-1]})
         if checkpoints and (checkpoints.due or sampler.epoch == sampler.epochs):
             checkpoints.write(model, optimizer, {"sampler": sampler.state_dict(), "history": history})
     return history

@@ -28,24 +28,22 @@ EVALUATION_BATCH = 256
 
 
 def train(config: RunConfig, out: str | Path, on_event: Callable[[dict], None] | None = None) -> dict:
-    """Train on the data and, unless the policy needs none, the store's selection `default`; returns the metrics.
+    """Train on the data and, if the policy needs it, the store's selection `default`; returns the metrics.
 
-    `out` receives metrics.json, config.toml, log.jsonl and checkpoints/. Run again with the same config, it goes
-    on where it stopped, to the same weights. Raises DisclError: see the parts for what can be wrong.
+    `out` receives metrics.json, config.toml, log.jsonl and checkpoints/. Run again with the same config, it
+    goes on where it stopped, to the same weights. Raises DisclError: see the parts for what can be wrong.
     """
     if config.curriculum.policy == "adaptive":
         raise ConfigError(
-            "curriculum.policy = 'adaptive' needs a probe after each stage, which `train` does not run yet; use "
-            "CurriculumSampler.observe in your own loop, or another policy"
+            "curriculum.policy = 'adaptive' needs a probe after each stage, which `train` does not run yet; "
+            "use CurriculumSampler.observe in your own loop, or another policy"
         )
     out = Path(out)
     table, store = load_data(config.data), open_store(config)
     loader = training_loader(config, table, store)
     learner = Learner(config.train.model, len(table.class_names), config.train.batch, device_of(config))
     learner.reset(config.train.seed, config.train.init)
-    judges = {
-        split: judge(config, table, learner, split) for split in ("val", "test") if len(table.rows(split))
-    }
+    judges = {split: judge(config, table, learner, split) for split in ("val", "test") if len(table.rows(split))}
     _write(out / "config.toml", to_toml(config))
 
     def log_epoch(event: dict) -> None:
@@ -67,7 +65,7 @@ def train(config: RunConfig, out: str | Path, on_event: Callable[[dict], None] |
         "substituted": loader.substituted,
         "quarantined": len(table.quarantined),
     }
-    _write(out / "log.jsonl", "".join(json.dumps({"kind": "epoch", **record}) + "\n" for record in history))
+    _write(out / "log.jsonl", "".join(json.dumps({"event": "epoch", **record}) + "\n" for record in history))
     _write(out / "metrics.json", json.dumps(summary, indent=2) + "\n")
     return summary
 
@@ -81,9 +79,7 @@ def training_loader(config: RunConfig, table: DataTable, store: Store | None):
     """Batches of the training split and the selection `default`, in the curriculum's order."""
     dataset = SpectrumDataset(store, table, tail=tail_rows(config.hard, table))
     levels = config.spectrum.levels if store else None
-    sampler = CurriculumSampler(
-        dataset, config.curriculum, config.train.batch, config.train.seed, levels=levels
-    )
+    sampler = CurriculumSampler(dataset, config.curriculum, config.train.batch, config.train.seed, levels=levels)
     view = sized(recipe_of(config.train.model).train, config.train.image_size)
     return open_loader(dataset, sampler, view, config.train.workers)
 

@@ -1,0 +1,133 @@
+"""The order is a pure function: same on any number of ranks, from any start, after any restart."""
+
+import json
+
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader, Dataset
+
+from discl.errors import ConfigError
+from discl.sampler import CurriculumSampler, InOrder
+from tests.discl.test_curriculum import config, dataset
+
+
+def sampler(batch=16, seed=3, rank=0, world=1, policy="diverse-to-specific", data=None, **keys):
+    keys = {"epochs": 6, "curriculum_epochs": 4} | keys
+    return CurriculumSampler(data or dataset(), config(policy, **keys), batch, seed, rank, world)
+
+
+def epochs(source, count):
+    return [list(source) for _ in range(count)]
+
+
+def test_an_epoch_draws_each_pool_as_planned():
+    data, source = dataset(), sampler()
+    for epoch in range(6):
+        rows = np.concatenate(list(source))
+        assert len(rows) == 40
+        assert np.sum(~data.is_synth[rows] & ~data.tail[rows]) == 20
+        counts = np.bincount(rows, minlength=len(data.labels))
+        assert counts[:40].max() == 1  # undersampled without replacement
+        assert set(counts[40:45]) == ({1} if epoch < 4 else {4})  # every real tail image
+        assert set(data.levels[rows]) - {100} == ({(0, 10, 30, 50)[epoch]} if epoch < 4 else set())
+
+
+def test_the_rest_is_drawn_afresh_each_epoch():
+    first, second = epochs(sampler(), 2)
+    chosen = [{row for batch in epoch for row in batch if row < 40} for epoch in (first, second)]
+    assert chosen[0] != chosen[1]
+
+
+def test_seeds_give_different_orders():
+    assert epochs(sampler(seed=1), 1) == epochs(sampler(seed=1), 1)
+    assert epochs(sampler(seed=1), 1) != epochs(sampler(seed=2), 1)
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_the_global_batch_is_the_same_for_every_world(world):
+    alone = epochs(sampler(), 6)
+    ranks = [epochs(sampler(rank=rank, world=world), 6) for rank in range(world)]
+    for epoch in range(6):
+        for step, batch in enumerate(alone[epoch]):
+            parts = [ranks[rank][epoch][step] for rank in range(world)]
+            merged = [parts[place % world][place // world] for place in range(len(batch))]
+            assert merged == batch
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_positions_belong_to_the_rows(world):
+    alone = np.concatenate([sampler().rows(1, step) for step in range(3)])
+    for rank in range(world):
+        part = sampler(rank=rank, world=world)
+        for step in range(len(part)):
+            assert np.array_equal(alone[part.positions(1, step)], part.rows(1, step))
+
+
+@pytest.mark.parametrize("stop", range(0, 18, 5))
+def test_resuming_at_any_batch_continues_the_order(stop):
+    whole = [batch for epoch in epochs(sampler(), 6) for batch in epoch]
+    source, seen = sampler(), []
+    while len(seen) < stop:
+        for batch in source:
+            seen.append(batch)
+            if len(seen) == stop:
+                break
+    resumed = sampler()
+    resumed.load_state_dict(json.loads(json.dumps(source.state_dict())))
+    rest = [batch for _ in range(resumed.epoch, 6) for batch in resumed]
+    assert seen + rest == whole
+
+
+def test_a_state_of_another_order_is_refused():
+    state = sampler(seed=1).state_dict()
+    with pytest.raises(ConfigError, match=r"train\.seed = 1; resume with that value instead of 2"):
+        sampler(seed=2).load_state_dict(state)
+
+
+def test_a_batch_that_ranks_cannot_share():
+    with pytest.raises(ConfigError, match=r"train\.batch = 16 cannot be split evenly over 3 ranks"):
+        sampler(world=3)
+
+
+def test_observations_choose_the_next_epoch_and_survive_a_restart():
+    source = sampler(policy="adaptive")
+    assert source.plan(0).levels == (0,)
+    source.observe(30, 0.2, 0.5)
+    source.observe(10, 0.2, 0.3)
+    assert source.plan(0).levels == (0,)  # frozen
+    list(source)
+    assert source.plan(1).levels == (30,)
+    source.observe(10, 0.2, 0.9)
+    next(iter(source))
+    resumed = sampler(policy="adaptive")
+    resumed.load_state_dict(json.loads(json.dumps(source.state_dict())))
+    assert resumed.plan(1).levels == (30,)
+    assert list(resumed) == list(source)
+    assert resumed.plan(2).levels == source.plan(2).levels == (10,)
+
+
+def test_class_counts_are_what_an_epoch_holds():
+    data, source = dataset(), sampler()
+    rows = np.concatenate(list(source))
+    assert source.class_counts(0) == pytest.approx(np.bincount(data.labels[rows]))
+
+
+def test_a_torch_data_loader_takes_it_as_its_batch_sampler():
+    class Rows(Dataset):
+        def __len__(self):
+            return 69
+
+        def __getitem__(self, row):
+            return row
+
+    loader = DataLoader(Rows(), batch_sampler=sampler())
+    assert len(loader) == 3
+    assert [batch.tolist() for batch in loader] == epochs(sampler(), 1)[0]
+
+
+def test_in_order_gives_every_row_once():
+    source = InOrder(range(7), 3)
+    assert [source.rows(0, step).tolist() for step in range(len(source))] == [[0, 1, 2], [3, 4, 5], [6]]
+    for _ in range(3):
+        source.advance()
+    assert (source.epoch, source.step) == (1, 0)
