@@ -60,9 +60,7 @@ def load_clip(name: str) -> ClipCheckpoint:
     model.eval().requires_grad_(False)
     preprocess = dict(model.visual.preprocess_cfg)
     settings = {"model": config, "quick_gelu": quick_gelu, "preprocess": preprocess}
-    return ClipCheckpoint(
-        model, tokenize, preprocess, config["embed_dim"], _digest(settings, model.state_dict())
-    )
+    return ClipCheckpoint(model, tokenize, preprocess, config["embed_dim"], _digest(settings, model.state_dict()))
 
 
 def _resolve(name: str) -> tuple[str, str | None]:
@@ -71,9 +69,7 @@ def _resolve(name: str) -> tuple[str, str | None]:
         return name, None
     if Path(name).is_dir():
         if not (Path(name) / CONFIG).is_file():
-            raise ModelError(
-                f"clip {name!r}: the folder holds no {CONFIG}; name one in open_clip's local-dir form"
-            )
+            raise ModelError(f"clip {name!r}: the folder holds no {CONFIG}; name one in open_clip's local-dir form")
         return f"local-dir:{name}", None
     architecture, _, weights = name.partition(":")
     if not weights:
@@ -111,7 +107,7 @@ def _digest(settings: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) ->
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
     for key, tensor in sorted(weights.items()):
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -69,9 +69,7 @@ class ClipPlan:
             _axis(length, new, wanted, fill, FILTERS[interpolation], device)
             for length, new, wanted in zip((height, width), resized, target, strict=True)
         )
-        mean, std = (
-            torch.tensor(preprocess[key], dtype=torch.float32, device=device) for key in ("mean", "std")
-        )
+        mean, std = (torch.tensor(preprocess[key], dtype=torch.float32, device=device) for key in ("mean", "std"))
         passes = _passes((height, width), resized)
         return cls(rows, columns, passes, mean.expand(3).contiguous(), std.expand(3).contiguous())
 

@@ -3,11 +3,15 @@
 Triton decides between compiling and interpreting when a function is jitted, so a `Kernel` jits at its launch.
 """
 
+import contextlib
 import importlib.util
 from collections.abc import Callable
 from typing import Any
 
 import torch
+
+# Fused multiply-adds round once where torch rounds twice: without them kernel and reference agree.
+OPTIONS = {"enable_fp_fusion": False}
 
 _INSTALLED = importlib.util.find_spec("triton") is not None
 
@@ -22,8 +26,11 @@ def interpreting() -> bool:
 
 
 def uses_triton(tensor: torch.Tensor) -> bool:
-    """The dispatch rule: Triton for CUDA tensors and in the interpreter, else the torch reference."""
-    return tensor.is_cuda or interpreting()
+    """The dispatch rule: Triton for CUDA tensors and in the interpreter, else the torch reference.
+
+    While torch.compile traces, it gets the reference: plain torch that it fuses itself, in one graph.
+    """
+    return not torch.compiler.is_compiling() and (tensor.is_cuda or interpreting())
 
 
 class Kernel:
@@ -37,16 +44,12 @@ class Kernel:
         """Runs `grid` programs on `device`; an empty grid is no launch at all."""
         if 0 in grid:
             return
-        jitted = self._jit()
-        # Fused multiply-adds round once where torch rounds twice: without them kernel and reference agree.
-        constants["enable_fp_fusion"] = False
-        if device.type == "cuda":
-            with torch.cuda.device(device):
-                jitted[grid](*arguments, **constants)
-        else:
-            jitted[grid](*arguments, **constants)
+        here = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+        with here:
+            self.jitted_function()[grid](*arguments, **constants, **OPTIONS)
 
-    def _jit(self) -> Any:
+    def jitted_function(self) -> Any:
+        """Triton's own object for the mode that is on now: to launch, or to compile ahead of time."""
         import triton
         import triton.language
 

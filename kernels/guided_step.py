@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -79,22 +80,11 @@ def guided_step(
     _check(x, cond, uncond, guidance, coef, history, noise)
     if not uses_triton(x):
         return reference.guided_step(x, cond, uncond, guidance, coef, history, noise)
-    x, cond, uncond, history, noise = (_contiguous(tensor) for tensor in (x, cond, uncond, history, noise))
-    next_x, x0 = torch.empty_like(x), torch.empty_like(x)
-    rows, row_size = x.shape[0], x[0].numel() if x.numel() else 0
-    arguments = (
-        x,
-        cond,
-        uncond,
-        guidance.contiguous(),
-        coef.contiguous(),
-        history,
-        noise,
-        next_x,
-        x0,
-        row_size,
-    )
-    _guided_step.launch((rows, -(-row_size // BLOCK)), *arguments, device=x.device, BLOCK=BLOCK)
+    inputs = [_contiguous(tensor) for tensor in (x, cond, uncond, guidance, coef, history, noise)]
+    next_x, x0 = (torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(2))
+    row_size = math.prod(x.shape[1:])
+    grid = (x.shape[0], -(-row_size // BLOCK))
+    _guided_step.launch(grid, *inputs, next_x, x0, row_size, device=x.device, BLOCK=BLOCK)
     return next_x, x0
 
 
@@ -103,7 +93,7 @@ def _contiguous(tensor: torch.Tensor | None) -> torch.Tensor | None:
 
 
 def _check(x, cond, uncond, guidance, coef, history, noise) -> None:
-    check("x", x, (*"BCh", "w"), (torch.float32,), x.device)
+    check("x", x, ("B", "C", "h", "w"), (torch.float32,), x.device)
     check("cond", cond, x.shape, FLOATS, x.device)
     check("guidance", guidance, x.shape[:1], (torch.float32,), x.device)
     check("coef", coef, (x.shape[0], 10), (torch.float32,), x.device)

@@ -1,0 +1,56 @@
+"""Every kernel becomes machine code for a Hopper device, on any machine: Triton brings its own assembler."""
+
+import pytest
+
+from discl.kernels.clip_input import _normalise, _resize
+from discl.kernels.cosine_scores import _cosine_scores
+from discl.kernels.dispatch import OPTIONS
+from discl.kernels.guided_step import _guided_step
+from discl.kernels.to_uint8 import _to_uint8
+
+HOPPER = ("cuda", 90, 32)
+F32, I32, U8 = "*fp32", "*i32", "*u8"
+STEP = {"x": F32, "guidance": F32, "coef": F32, "next_x": F32, "x0": F32, "row_size": "i32"}
+TAPS = {"start": I32, "weight": I32, "fill": I32}
+CASES = {
+    "plain step": (_guided_step, STEP | {"cond": "*fp16"}, {"uncond": None, "history": None, "noise": None}),
+    "full step": (
+        _guided_step,
+        STEP | {"cond": "*bf16", "uncond": "*bf16", "history": F32, "noise": F32},
+        {},
+    ),
+    "to_uint8": (_to_uint8, {"decoded": "*fp16", "pixels": U8, "total": "i32", "area": "i32"}, {}),
+    "resize": (
+        _resize,
+        TAPS | {"pixels": U8, "resized": U8} | dict.fromkeys(("total", "length", "size", "inner"), "i32"),
+        {"TAPS": 11, "BITS": 22},
+    ),
+    "normalise": (
+        _normalise,
+        {"pixels": U8, "mean": F32, "std": F32, "tower_input": "*bf16", "total": "i32", "area": "i32"},
+        {},
+    ),
+    "cosine_scores": (
+        _cosine_scores,
+        dict.fromkeys(("embeddings", "texts", "references", "text_score", "image_score", "margin"), F32)
+        | {"class_ids": "*i64", "width": "i32"},
+        {"CLASSES": 10},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_compiles_without_fused_multiply_adds(case, tmp_path, monkeypatch):
+    triton = pytest.importorskip("triton")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    kernel, types, constants = CASES[case]
+    jitted = kernel.jitted_function()
+    signature = {name: types.get(name, "constexpr") for name in jitted.arg_names}
+    source = ASTSource(jitted, signature, {"BLOCK": 1024} | constants)
+    binary = triton.compile(source, target=GPUTarget(*HOPPER), options=OPTIONS)
+    assert "fma" not in binary.asm["ptx"]
+    assert len(binary.asm["cubin"]) > 1000
