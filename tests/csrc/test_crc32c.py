@@ -3,6 +3,7 @@
 import random
 
 import pytest
+
 from discl import _C
 
 # The check value of the catalogue, and RFC 3720 B.4.

@@ -6,8 +6,9 @@ from math import isqrt
 
 import numpy as np
 import pytest
-from discl import _C
 from scipy.stats import chisquare
+
+from discl import _C
 
 WORD = (1 << 64) - 1
 
@@ -52,9 +53,7 @@ def some_pools(rng):
     for _ in range(rng.randint(1, 9)):
         size = rng.choice([0, 1, 2, 3, 7, 40])
         ids = range(first, first + 3 * size, 3)
-        quota = (
-            rng.choice([0, 1, size // 2, size, 2 * size, 2 * size + 1, 5 * size + size // 3]) if size else 0
-        )
+        quota = rng.choice([0, 1, size // 2, size, 2 * size, 2 * size + 1, 5 * size + size // 3]) if size else 0
         pools.append((ids if rng.random() < 0.5 else rng.sample(list(ids), size), quota))
         first += 3 * size + 5
     return [(ids if isinstance(ids, range) else np.array(ids, np.int64), quota) for ids, quota in pools]
@@ -155,9 +154,7 @@ def test_passes_over_one_pool_are_shuffled_apart():
     assert halves[0].std() > 0.5, "whole passes are not laid end to end"
 
 
-@pytest.mark.parametrize(
-    "ids", [np.arange(6, dtype=np.int32), np.arange(12)[::2], [3, 1, 2], range(10, 0, -2)]
-)
+@pytest.mark.parametrize("ids", [np.arange(6, dtype=np.int32), np.arange(12)[::2], [3, 1, 2], range(10, 0, -2)])
 def test_ids_may_be_any_integers(ids):
     drawn = _C.order([(ids, len(ids))], 0, 0, 0, 100)
     assert drawn.dtype == np.int64

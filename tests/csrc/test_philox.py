@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from discl import _C
 
 # Random123, tests/kat_vectors, "philox4x32 10": counter, key, output.
@@ -23,10 +24,7 @@ def test_known_answers(counter, key, answer):
 
 def test_a_draw_is_the_block_of_its_position_epoch_and_seed():
     seed, epoch, positions = 0x1122334455667788, 9, np.array([0, 1, 7 + (3 << 32)])
-    blocks = [
-        _C.philox4x32([int(p) & 0xFFFFFFFF, int(p) >> 32, epoch, 0], [0x55667788, 0x11223344])
-        for p in positions
-    ]
+    blocks = [_C.philox4x32([int(p) & 0xFFFFFFFF, int(p) >> 32, epoch, 0], [0x55667788, 0x11223344]) for p in positions]
     draws = _C.philox(seed, epoch, positions)
     assert draws.dtype == np.uint32
     np.testing.assert_array_equal(draws, blocks)

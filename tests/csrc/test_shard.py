@@ -5,8 +5,8 @@ import tarfile
 import warnings
 
 import pytest
-from discl import _C
 
+from discl import _C
 from tests.csrc.shards import Pair, key, samples
 
 

@@ -59,9 +59,7 @@ def check_user_columns(names: Iterable[str]) -> tuple[str, ...]:
     names = tuple(names)
     taken = sorted(set(names) & set(SCHEMA.names))
     if taken or len(set(names)) < len(names):
-        raise StoreError(
-            f"user columns {list(names)}: {taken or 'a name'} is used twice; rename it in the data table"
-        )
+        raise StoreError(f"user columns {list(names)}: {taken or 'a name'} is used twice; rename it in the data table")
     return names
 
 
@@ -104,9 +102,7 @@ def index_table(rows: list[dict[str, Any]], places: list[tuple[int, int, int, in
     user = list(dict.fromkeys(name for row in rows for name in row if name not in ROW_SCHEMA.names))
     arrays = [pa.array([_typed(row[field.name], field) for row in rows], field.type) for field in ROW_SCHEMA]
     columns = zip(*(place or (None,) * 4 for place in places), strict=True) if places else [[]] * 4
-    arrays += [
-        pa.array(list(values), field.type) for values, field in zip(columns, PLACE_SCHEMA, strict=True)
-    ]
+    arrays += [pa.array(list(values), field.type) for values, field in zip(columns, PLACE_SCHEMA, strict=True)]
     arrays += [_inferred([row.get(name) for row in rows]) for name in user]
     table = pa.table(arrays, names=[*ROW_SCHEMA.names, *PLACE_SCHEMA.names, *user])
     return table.select([*SCHEMA.names, *user])
@@ -124,6 +120,8 @@ def check_types(row: Mapping[str, Any]) -> None:
 
 
 def _typed(value: Any, field: pa.Field) -> Any:
+    if isinstance(value, str) and pa.types.is_list(field.type):
+        raise TypeError("Arrow would take a string for a list of letters")
     if value is not None and pa.types.is_timestamp(field.type):
         return datetime.datetime.fromisoformat(value)
     return value

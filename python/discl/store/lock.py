@@ -19,9 +19,7 @@ class WriterLock:
         except BlockingIOError as error:
             holder = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip()
             self.release()
-            raise StoreError(
-                f"{root} is being written by process {holder}; wait for it or stop it"
-            ) from error
+            raise StoreError(f"{root} is being written by process {holder}; wait for it or stop it") from error
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
         # A forked child shares the lock; a data worker that outlives a killed writer must not keep it.

@@ -77,9 +77,7 @@ def sealed_shards(root: Path) -> list[Shard]:
             f"{root} is not a discl store ({error.strerror}: manifest/); give one that `discl generate` made"
         ) from error
     return [
-        _read(root / "manifest" / name)
-        for name in sorted(names, key=lambda n: (len(n), n))
-        if _NAME.fullmatch(name)
+        _read(root / "manifest" / name) for name in sorted(names, key=lambda n: (len(n), n)) if _NAME.fullmatch(name)
     ]
 
 
@@ -93,14 +91,10 @@ def shards_at(shards: list[Shard], snapshot: str) -> list[Shard]:
     """The shards sealed when `snapshot` was taken. Raises StoreError when the store never had that state."""
     match = _SNAPSHOT.fullmatch(snapshot)
     if not match:
-        raise StoreError(
-            f"snapshot {snapshot!r} is not an id that Store.snapshot() gives, such as 000012-<32 hex>"
-        )
+        raise StoreError(f"snapshot {snapshot!r} is not an id that Store.snapshot() gives, such as 000012-<32 hex>")
     then = shards[: int(match[1])]
     if snapshot_id(then) != snapshot:
-        raise StoreError(
-            f"snapshot {snapshot} is no state of this store ({len(shards)} shards); is it another's?"
-        )
+        raise StoreError(f"snapshot {snapshot} is no state of this store ({len(shards)} shards); is it another's?")
     return then
 
 
@@ -114,13 +108,9 @@ def _read(path: Path) -> Shard:
         intact = digest == _digest({"format": format, **body}) and body["number"] == int(path.stem)
         shard = Shard(digest=digest, **body)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(
-            f"{path}: damaged manifest ({error!r}); restore it from a copy of the store"
-        ) from error
+        raise StoreError(f"{path}: damaged manifest ({error!r}); restore it from a copy of the store") from error
     if not intact:
-        raise StoreError(
-            f"{path}: damaged manifest (its digest differs); restore it from a copy of the store"
-        )
+        raise StoreError(f"{path}: damaged manifest (its digest differs); restore it from a copy of the store")
     return shard
 
 

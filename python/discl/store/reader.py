@@ -55,9 +55,7 @@ class Store:
         try:
             return pa.concat_tables(parts, promote_options="permissive").combine_chunks()
         except pa.ArrowException as error:
-            raise StoreError(
-                f"{self.path}: a user column changes its type between shards: {error}"
-            ) from error
+            raise StoreError(f"{self.path}: a user column changes its type between shards: {error}") from error
 
     def _index(self, shard: manifest.Shard, columns: list[str] | None = None) -> pa.Table:
         name = manifest.index_path(shard.number)
@@ -106,15 +104,11 @@ class Store:
         row = self._row(key)
         shard, offset, length, crc = (int(column[row]) for column in self._places)
         if shard < 0:
-            raise StoreError(
-                f"sample {key} has no image: its status is {self.table['status'][row].as_py()!r}"
-            )
+            raise StoreError(f"sample {key} has no image: its status is {self.table['status'][row].as_py()!r}")
         try:
             return self._reader(shard).read(offset, length, crc)
         except (OSError, IndexError, RuntimeError) as error:
-            raise StoreError(
-                f"sample {key} cannot be read: {error}; run `discl store verify {self.path}`"
-            ) from error
+            raise StoreError(f"sample {key} cannot be read: {error}; run `discl store verify {self.path}`") from error
 
     def image(self, key: str) -> np.ndarray:
         """The decoded image, uint8 [H, W, 3]."""
@@ -126,13 +120,9 @@ class Store:
         parts = [self._shard_embeddings(shard) for shard in self.shards]
         widths = {part.shape[1] for part in parts if part is not None}
         if len(widths) != 1:
-            raise StoreError(
-                f"{self.path}: embeddings of widths {sorted(widths)}; expected one width in all shards"
-            )
+            raise StoreError(f"{self.path}: embeddings of widths {sorted(widths)}; expected one width in all shards")
         blank = [np.full((shard.rows, *widths), np.nan, np.float16) for shard in self.shards]
-        return np.concatenate(
-            [empty if part is None else part for part, empty in zip(parts, blank, strict=True)]
-        )
+        return np.concatenate([empty if part is None else part for part, empty in zip(parts, blank, strict=True)])
 
     def _shard_embeddings(self, shard: manifest.Shard) -> np.ndarray | None:
         name = manifest.embeddings_path(shard.number)
@@ -160,13 +150,9 @@ class Store:
             return pq.read_table(path, partitioning=None)
         except FileNotFoundError as error:
             there = sorted(other.stem for other in path.parent.glob("*.parquet"))
-            raise StoreError(
-                f"{self.path} has no selection {name!r}; it has: {', '.join(there) or 'none'}"
-            ) from error
+            raise StoreError(f"{self.path} has no selection {name!r}; it has: {', '.join(there) or 'none'}") from error
         except (OSError, ValueError) as error:
-            raise StoreError(
-                f"{path}: damaged selection ({error}); make it again with `discl filter`"
-            ) from error
+            raise StoreError(f"{path}: damaged selection ({error}); make it again with `discl filter`") from error
 
     def _selection_path(self, name: str) -> Path:
         if not _SELECTION.fullmatch(name):

@@ -62,9 +62,7 @@ class OpenShard:
         vector = np.asarray(embedding, np.float16)
         if vector.ndim != 1 or not vector.size or self._width not in (None, vector.size):
             expected = self._width or "any"
-            raise StoreError(
-                f"sample {key}: embedding of shape {list(vector.shape)}, expected [{expected}] as before"
-            )
+            raise StoreError(f"sample {key}: embedding of shape {list(vector.shape)}, expected [{expected}] as before")
         self._width = vector.size
         return vector
 

@@ -25,62 +25,58 @@ def verify(path: str | os.PathLike) -> list[str]:
     problems: list[str] = []
     keys: Counter[str] = Counter()
     for shard in manifest.sealed_shards(root):
-        try:
-            problems += _shard_problems(root, shard, keys)
-        except (OSError, RuntimeError, ValueError, KeyError, IndexError) as error:
-            problems.append(f"shard {shard.number:06d}: {error}")
+        for check in (_file_problems, _index_problems, _tar_problems, _embedding_problems):
+            try:
+                found = check(root, shard)
+            except (OSError, RuntimeError, ValueError, KeyError, IndexError) as error:
+                found = [str(error)]
+            problems += [f"shard {shard.number:06d}: {problem}" for problem in found]
+        keys.update(_keys(root, shard))
     return problems + [f"key {key} occurs {count} times" for key, count in sorted(keys.items()) if count > 1]
 
 
-def _shard_problems(root: Path, shard: manifest.Shard, keys: Counter[str]) -> list[str]:
-    changed = [
-        f"{name}: {reason}"
-        for name, entry in shard.files.items()
-        if (reason := _file_problem(root / name, entry))
-    ]
-    table = pq.read_table(root / manifest.index_path(shard.number), partitioning=None)
-    keys.update(table["key"].to_pylist())
-    problems = [
-        *_index_problems(table, shard),
-        *_tar_problems(root, table, shard),
-        *_embedding_problems(root, shard),
-    ]
-    return changed + [f"shard {shard.number:06d}: {problem}" for problem in problems]
+def _index(root: Path, shard: manifest.Shard) -> pa.Table:
+    return pq.read_table(root / manifest.index_path(shard.number), partitioning=None)
+
+
+def _keys(root: Path, shard: manifest.Shard) -> list[str]:
+    try:
+        return _index(root, shard)["key"].to_pylist()
+    except (OSError, ValueError, KeyError):  # named by _index_problems already
+        return []
+
+
+def _file_problems(root: Path, shard: manifest.Shard) -> list[str]:
+    found = ((name, _file_problem(root / name, entry)) for name, entry in shard.files.items())
+    return [f"{name} {problem}" for name, problem in found if problem]
 
 
 def _file_problem(path: Path, entry: dict) -> str | None:
     if not path.is_file():
         return "is missing"
     found = manifest.file_entry(path)
-    return None if found == entry else f"size and digest are {found}, the manifest says {entry}"
+    return None if found == entry else f"has size and digest {found}, the manifest says {entry}"
 
 
-def _index_problems(table: pa.Table, shard: manifest.Shard) -> list[str]:
-    problems = (
-        []
-        if table.num_rows == shard.rows
-        else [f"{table.num_rows} index rows, the manifest says {shard.rows}"]
-    )
+def _index_problems(root: Path, shard: manifest.Shard) -> list[str]:
+    table = _index(root, shard)
+    problems = [] if table.num_rows == shard.rows else [f"{table.num_rows} index rows, the manifest says {shard.rows}"]
     problems += [
         f"index column {field.name} is missing or not {field.type}"
         for field in SCHEMA
         if field.name not in table.schema.names or table.schema.field(field.name).type != field.type
     ]
     images = table.num_rows - table["shard"].null_count
-    return problems + (
-        [] if images == shard.images else [f"{images} images, the manifest says {shard.images}"]
-    )
+    return problems + ([] if images == shard.images else [f"{images} images, the manifest says {shard.images}"])
 
 
-def _tar_problems(root: Path, table: pa.Table, shard: manifest.Shard) -> list[str]:
+def _tar_problems(root: Path, shard: manifest.Shard) -> list[str]:
     """The tar holds exactly the index's images in its order, each followed by its JSON; CRCs agree."""
     reader = _C.ShardReader(str(root / manifest.shard_path(shard.number)))
     members = reader.members()
     problems = [f"tar member {name!r} does not belong there" for name, _, _ in members if not _is_ours(name)]
-    images, rows = members[0::2], [row for row in _places(table) if row["shard"] is not None]
-    pairs_match = [Path(name).stem + ".json" for name, _, _ in images] == [
-        name for name, _, _ in members[1::2]
-    ]
+    images, rows = members[0::2], [row for row in _places(_index(root, shard)) if row["shard"] is not None]
+    pairs_match = [Path(name).stem + ".json" for name, _, _ in images] == [name for name, _, _ in members[1::2]]
     if not pairs_match or len(images) != len(rows):
         return [*problems, f"the tar has {len(members)} members for {len(rows)} images of the index"]
     for (name, offset, length), row in zip(images, rows, strict=True):

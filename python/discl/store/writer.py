@@ -66,9 +66,7 @@ class StoreWriter:
                 (self.root / folder).mkdir(parents=True, exist_ok=True)
             self._lock = WriterLock(self.root)
         except OSError as error:
-            raise StoreError(
-                f"cannot write to the store {self.root}: {error.strerror} ({error.filename})"
-            ) from error
+            raise StoreError(f"cannot write to the store {self.root}: {error.strerror} ({error.filename})") from error
         try:
             self._recover()
         except BaseException:
@@ -94,9 +92,7 @@ class StoreWriter:
         full = complete_row(row, self.user_columns, self.run_id)
         check_types(full)
         if full["key"] in self.keys:
-            raise StoreError(
-                f"sample {full['key']} is in the store already; skip the keys in StoreWriter.keys"
-            )
+            raise StoreError(f"sample {full['key']} is in the store already; skip the keys in StoreWriter.keys")
         if image is not None and (extension not in FORMATS or not image):
             raise StoreError(
                 f"sample {full['key']}: {len(image)} bytes of {extension!r}; expected an encoded {FORMATS}"

@@ -1,0 +1,190 @@
+"""Kill the writer anywhere, start it again: the store ends as an uninterrupted run makes it."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from discl.store import Store, StoreWriter, verify
+from discl.store.shard import unsealed_numbers
+from tests.discl.store_samples import check, fill, key, sample
+
+COUNT = 400
+FILL = f"""
+import sys
+from pathlib import Path
+from tests.discl.store_samples import fill
+print("started", flush=True)
+fill(Path(sys.argv[1]), range({COUNT}), shard_bytes=40_000, sync_samples=16)
+"""
+
+# For n = 0, 1, ...: a forked writer dies just before its n-th change of a file (open for writing, rename, link,
+# unlink), a second one a little later while it recovers, a third finishes. Prints how many changes there are.
+DIE_BEFORE_EACH = """
+import os, sys
+from pathlib import Path
+from discl.store import Store, verify
+from tests.discl.store_samples import check, fill
+
+CHANGES = ("os.rename", "os.link", "os.remove", "os.mkdir")
+
+def dies(root, left):
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1] == 9
+    def watch(event, args):
+        nonlocal left
+        changes = args[2] & os.O_CREAT if event == "open" else event in CHANGES
+        if changes and root in str(args[0]):
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), 9)
+    sys.addaudithook(watch)
+    fill(Path(root), range(6), shard_bytes=5_000)
+    os._exit(0)
+
+boundary = 0
+while dies(root := f"{sys.argv[1]}/{boundary}", boundary):
+    dies(root, 8 + boundary % 5)  # the first 7 make folders and take the lock
+    check(fill(Path(root), range(6), shard_bytes=5_000), 6)
+    assert verify(root) == []
+    left = sorted(path.suffix for path in Path(root, "shards").iterdir())
+    assert left == [".tar"] * len(Store(root).shards), left
+    boundary += 1
+print(boundary)
+"""
+
+
+def start(script, *arguments):
+    environment = os.environ | {"PYTHONPATH": os.getcwd(), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def tar_members(root):
+    found = {}
+    for shard in root.glob("shards/*.tar"):
+        with tarfile.open(shard) as tar:
+            for member in tar:
+                assert member.name not in found
+                found[member.name] = tar.extractfile(member).read()
+    return found
+
+
+def kill_at_random(root, kills, rng):
+    """Runs FILL until it ends by itself, killing the first `kills` attempts; returns how many died."""
+    died = 0
+    for attempt in range(kills + 1):
+        writer = start(FILL, root)
+        assert writer.stdout.readline() == b"started\n", writer.stderr.read()
+        if attempt < kills:
+            time.sleep(rng.uniform(0, 0.3))
+            writer.kill()
+        _, errors = writer.communicate()
+        assert writer.returncode in ((0, -signal.SIGKILL) if attempt < kills else (0,)), errors.decode()
+        died += writer.returncode != 0
+    return died
+
+
+@pytest.fixture
+def memory(tmp_path):
+    """A folder where fsync costs nothing, if there is one: what a SIGKILL leaves does not depend on the disk."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
+def survives(tmp_path, kills, seed):
+    root, whole = tmp_path / "killed", tmp_path / "whole"
+    died = kill_at_random(root, kills, random.Random(seed))
+    fill(whole, range(COUNT), shard_bytes=40_000)
+    check(Store(root), COUNT)
+    assert verify(root) == []
+    assert tar_members(root) == tar_members(whole)
+    return died
+
+
+@pytest.mark.parametrize("seed", [0])
+def test_three_kills(tmp_path, seed):
+    survives(tmp_path, 3, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_twenty_kills(tmp_path, seed):
+    assert survives(tmp_path, 20, seed) > 0, "no attempt was killed: the samples are too few for this machine"
+
+
+def test_death_before_every_change_of_a_file(memory):
+    output, errors = start(DIE_BEFORE_EACH, memory).communicate()
+    assert errors.decode() == ""
+    assert int(output) > 20, "the hook saw too little"
+
+
+@pytest.fixture
+def unsealed(tmp_path):
+    """A store whose writer died after samples 0..9, as copies of its files: nothing was sealed."""
+    writer = StoreWriter(tmp_path / "s", "run", shard_bytes=10**9)
+    writer.__enter__()
+    for i in range(10):
+        writer.append(*sample(i))
+    writer._lock.release()
+    return tmp_path / "s"
+
+
+def test_recovered_keys_are_not_made_again(unsealed):
+    assert len(Store(unsealed)) == 0, "readers see sealed shards only"
+    with StoreWriter(unsealed, "run", shard_bytes=10**9) as writer:
+        assert writer.keys == {key(i) for i in range(10)}
+        for i in range(10, 15):
+            writer.append(*sample(i))
+    check(Store(unsealed), 15)
+    assert [shard.number for shard in Store(unsealed).shards] == [0], "the same shard went on"
+
+
+@pytest.mark.parametrize("sealing", ["renamed", "published"])
+def test_death_late_in_sealing(unsealed, sealing):
+    """The tar has its final name and the journal is still there; without, then with its manifest entry."""
+    journal = (unsealed / "shards/000000.journal").read_bytes()
+    fill(unsealed, [])
+    manifest = unsealed / "manifest/000000.json"
+    (unsealed / "shards/000000.journal").write_bytes(journal)
+    if sealing == "renamed":
+        manifest.unlink()
+    entry = json.loads(manifest.read_text()) if sealing == "published" else None
+    check(fill(unsealed, range(10)), 10)
+    assert not (unsealed / "shards/000000.journal").exists()
+    assert verify(unsealed) == []
+    assert entry is None or json.loads(manifest.read_text()) == entry, "what is published never changes"
+
+
+@pytest.mark.parametrize("file", ["shards/000000.tar.tmp", "shards/000000.journal"])
+@pytest.mark.parametrize("where", [0.0, 0.001, 0.5, 0.999])
+def test_cut_files_are_refilled(unsealed, file, where):
+    data = (unsealed / file).read_bytes()
+    (unsealed / file).write_bytes(data[: int(len(data) * where)])
+    check(fill(unsealed, range(10)), 10)
+    assert verify(unsealed) == []
+
+
+def test_unsealed_shards_of_a_store_put_together_by_hand(unsealed, tmp_path):
+    other = StoreWriter(tmp_path / "other", "run", shard_bytes=10**9)
+    other.__enter__()
+    for i in range(10, 14):
+        other.append(*sample(i))
+    other._lock.release()
+    for suffix in ("journal", "tar.tmp"):
+        os.rename(tmp_path / f"other/shards/000000.{suffix}", unsealed / f"shards/000004.{suffix}")
+    assert unsealed_numbers(unsealed) == [0, 4]
+    check(fill(unsealed, range(14)), 14)
+    assert unsealed_numbers(unsealed) == []
