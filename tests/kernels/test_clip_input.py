@@ -44,9 +44,7 @@ def test_equals_open_clip_on_pil_images(size, preprocess):
         size = (5, 97)  # 3 pixels high would become 0.99 of a pixel: Pillow refuses
     images = noise(2, *size)
     plan = ClipPlan.build(*size, preprocess)
-    torch.testing.assert_close(
-        clip_input(images, plan, torch.float32), open_clip_says(images, preprocess), **EXACT
-    )
+    torch.testing.assert_close(clip_input(images, plan, torch.float32), open_clip_says(images, preprocess), **EXACT)
 
 
 @pytest.mark.parametrize("size", [(512, 768), (333, 500)])
@@ -87,9 +85,7 @@ def test_an_image_of_the_target_size_is_only_normalised():
 
 def test_says_what_was_given_and_what_is_expected():
     plan = ClipPlan.build(20, 30, settings())
-    with pytest.raises(
-        ValueError, match=r"images: expected uint8 \[B, 20, 30, 3\] .* given uint8 \[1, 30, 20, 3\]"
-    ):
+    with pytest.raises(ValueError, match=r"images: expected uint8 \[B, 20, 30, 3\] .* given uint8 \[1, 30, 20, 3\]"):
         clip_input(noise(1, 30, 20), plan)
     with pytest.raises(ValueError, match="given float32"):
         clip_input(noise(1, 20, 30).float(), plan)

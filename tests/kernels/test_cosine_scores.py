@@ -35,10 +35,7 @@ def test_equals_torchs_cosine_similarity(shape):
     own = table.gather(1, class_ids[:, None])[:, 0]
     torch.testing.assert_close(text_score, own, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(image_score, cosine_similarity(embeddings, references), atol=1e-6, rtol=1e-5)
-    rivals = [
-        max([-1.0, *(row[:c] + row[c + 1 :])])
-        for row, c in zip(table.tolist(), class_ids.tolist(), strict=True)
-    ]
+    rivals = [max([-1.0, *(row[:c] + row[c + 1 :])]) for row, c in zip(table.tolist(), class_ids.tolist(), strict=True)]
     torch.testing.assert_close(margin, own - torch.tensor(rivals), atol=1e-6, rtol=1e-5)
     assert torch.equal(keep, text_score >= threshold)
 

@@ -53,9 +53,7 @@ def test_takes_any_memory_layout(device):
 
 
 def test_says_what_was_given_and_what_is_expected():
-    with pytest.raises(
-        ValueError, match=r"decoded: expected .* \[B, 3, H, W\] on cpu, given .* \[2, 4, 8, 8\]"
-    ):
+    with pytest.raises(ValueError, match=r"decoded: expected .* \[B, 3, H, W\] on cpu, given .* \[2, 4, 8, 8\]"):
         to_uint8(torch.zeros(2, 4, 8, 8))
     with pytest.raises(ValueError, match="given uint8"):
         to_uint8(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
