@@ -4,8 +4,9 @@
     pretrained     model folder -> modules                     noise_schedule timesteps and start noise per level
     text           prompts -> text states, cached              solver         update coefficients per step
     autoencoder    image <-> latent                            denoiser       UNet behind one contract
+    sources        source images encoded once                  stats          what it counts
     slots          the batch: one row per running request      scorer         CLIP scores and embeddings
-    engine         the loop that ties them                     stats          what it counts
+    engine         the loop that ties them
 
 The names are loaded when they are first used, so that the torch-free rooms can be imported without torch.
 """
@@ -13,7 +14,11 @@ The names are loaded when they are first used, so that the torch-free rooms can 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-_HOMES = {"Engine": "discl.engine.engine", "Request": "discl.engine.request", "Sample": "discl.engine.request"}
+_HOMES = {
+    "Engine": "discl.engine.engine",
+    "Request": "discl.engine.request",
+    "Sample": "discl.engine.request",
+}
 
 __all__ = ["Engine", "Request", "Sample"]
 

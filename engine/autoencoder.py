@@ -19,7 +19,7 @@ class Moments:
 
 
 class Autoencoder:
-    """The model's VAE. Sources are encoded one by one; latents are decoded in padded micro-batches of one static size."""
+    """The model's VAE. Sources are encoded one by one; latents are decoded in padded micro-batches of one size."""
 
     def __init__(self, model: DiffusionModel, device: torch.device, dtype: torch.dtype, batch: int):
         self.vae = model.vae
@@ -34,7 +34,7 @@ class Autoencoder:
         return Moments(posterior.mean.float(), posterior.std.float())
 
     def decode(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Latents [n, C, h, w], n <= batch -> uint8 [n, H, W, 3] and whether each is finite [n]; rows are independent."""
+        """Latents [n, C, h, w], n <= batch -> uint8 [n, H, W, 3] and whether each is finite, bool [n]."""
         padded = torch.zeros(self.batch, *latents.shape[1:], device=self.device, dtype=self.dtype)
         padded[: len(latents)] = latents / self.scale
         decoded = self.vae.decode(padded, return_dict=False)[0]
@@ -42,7 +42,7 @@ class Autoencoder:
         return to_uint8(decoded)[: len(latents)], finite[: len(latents)]
 
     def start_latent(self, moments: Moments, noise_seed: int, schedule: NoiseSchedule, start: int) -> torch.Tensor:
-        """The noised latent [C, h, w] at grid index `start`: posterior sample first, then noise, from one CPU generator."""
+        """The noised latent [C, h, w] at grid index `start`; one CPU generator draws posterior sample, then noise."""
         rng = torch.Generator("cpu").manual_seed(noise_seed)
         draw, noise = (torch.randn(moments.mean.shape, generator=rng).to(self.device) for _ in range(2))
         latent = (moments.mean + moments.std * draw) * self.scale

@@ -9,13 +9,13 @@ from discl.kernels import guided_step
 Denoise = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def torch_denoiser(unet: torch.nn.Module, dtype: torch.dtype) -> Denoise:
-    """Wrap a diffusers UNet; x and timestep arrive in float32."""
+def torch_denoiser(unet: torch.nn.Module, dtype: torch.dtype, compiled: bool) -> Denoise:
+    """Wrap a diffusers UNet; x and timestep arrive in float32. `compiled`: one graph per static shape."""
 
     def denoise(x: torch.Tensor, timestep: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
         return unet(x.to(dtype), timestep, encoder_hidden_states=states, return_dict=False)[0]
 
-    return denoise
+    return torch.compile(denoise, dynamic=False) if compiled else denoise
 
 
 def advance(

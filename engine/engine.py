@@ -1,23 +1,22 @@
 """Requests -> samples: schedule, start, step, finish, score. The loop; the rooms beside it do the work."""
 
-import hashlib
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from discl.engine.autoencoder import Autoencoder, Moments
-from discl.engine.denoiser import advance, torch_denoiser
+from discl.engine.autoencoder import Autoencoder
+from discl.engine.denoiser import torch_denoiser
 from discl.engine.noise_schedule import executed_steps
 from discl.engine.pretrained import DiffusionModel, load_model
 from discl.engine.request import Request, Sample
 from discl.engine.scheduler import Scheduler
 from discl.engine.slots import Slots, step_table
 from discl.engine.solver import SOLVERS, choose_solver
+from discl.engine.sources import Source, Sources
 from discl.engine.stats import Stats
 from discl.engine.text import TextStates
 from discl.errors import DisclError, ModelError
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 BACKENDS = ("torch", "torch-compile")
 DECODE_BATCH = 8
-SOURCES_KEPT = 256
 
 
 @dataclass(frozen=True)
@@ -38,14 +36,6 @@ class Shape:
     height: int
     width: int
     guided: bool
-
-
-@dataclass(eq=False)
-class Source:
-    """What is kept of a source image: its posterior moments and, with a scorer, its embedding [D]."""
-
-    moments: Moments
-    embedding: torch.Tensor | None
 
 
 @dataclass(eq=False)
@@ -78,18 +68,21 @@ class Engine:
         score_prompt: str | None = None,
     ):
         self.model, self.scorer, self.device, self.dtype = model, scorer, device, dtype
-        self.slots, self.steps, self.text_guidance, self.score_prompt = slots, steps, text_guidance, score_prompt
+        self.slots, self.steps, self.text_guidance, self.score_prompt = (
+            slots,
+            steps,
+            text_guidance,
+            score_prompt,
+        )
         self.solver = choose_solver(solver, model.scheduler_class)
         self.schedule = SOLVERS[self.solver](model.scheduler_config, steps)
         self.stats = Stats()
         self._texts = TextStates(model.encode_text)
         self._autoencoder = Autoencoder(model, device, dtype, batch=min(slots, DECODE_BATCH))
-        self._advance = partial(advance, torch_denoiser(model.unet, dtype))
-        if backend == "torch-compile":
-            self._advance = torch.compile(self._advance, dynamic=False)
+        self._denoise = torch_denoiser(model.unet, dtype, compiled=backend == "torch-compile")
         self._table = step_table(self.schedule, device)
         self._batches: dict[Shape, Slots] = {}
-        self._sources: OrderedDict[tuple, Source] = OrderedDict()
+        self._sources = Sources(self._autoencoder, scorer)
         self._running = False
 
     @classmethod
@@ -132,7 +125,7 @@ class Engine:
         if clip:
             from discl.engine.scorer import Scorer  # open_clip takes seconds to import
 
-            scorer = Scorer.from_pretrained(clip, device=str(chosen))
+            scorer = Scorer.from_pretrained(clip, device=chosen, batch=min(slots, DECODE_BATCH))
         return cls(
             model,
             scorer,
@@ -160,7 +153,9 @@ class Engine:
     def run(self, requests: Iterable[Request]) -> Iterator[Sample]:
         """Yield samples as they finish. `requests` may be endless; about 4 times `slots` of it are read ahead."""
         if self._running:
-            raise DisclError("this engine is already running: finish or close the first run's iterator, or use a second engine")
+            raise DisclError(
+                "this engine is already running: finish or close the first run's iterator, or use a second engine"
+            )
         self._running = True
         scheduler = Scheduler(self.slots)
         finished: dict[Shape, list[tuple[Work, torch.Tensor]]] = defaultdict(list)
@@ -209,22 +204,16 @@ class Engine:
         width, height = (side - side % self.model.multiple for side in request.size or image.size)
         if min(width, height) < self.model.multiple:
             raise ValueError(
-                f"{image.width}x{image.height} pixels give no latent: the model needs at least {self.model.multiple} a side"
+                f"{image.width}x{image.height} pixels are less than one latent cell ({self.model.multiple} pixels a side)"
             )
         guidance = self.text_guidance if request.text_guidance is None else request.text_guidance
         shape = Shape(height, width, guided=guidance > 1)
-        key = (hashlib.blake2b(image.tobytes(), digest_size=16).digest(), image.size, height, width)
-        if key not in self._sources:
-            with self.stats.timed("encode"), torch.no_grad():
-                embedding = self.scorer.embed_pil([image])[0] if self.scorer else None
-                self._sources[key] = Source(self._autoencoder.encode(image, height, width), embedding)
-            if len(self._sources) > SOURCES_KEPT:
-                self._sources.popitem(last=False)
-        self._sources.move_to_end(key)
+        with self.stats.timed("encode"), torch.no_grad():
+            source = self._sources(image, height, width)
         with self.stats.timed("text"), torch.no_grad():
             self._texts(request.prompt)
             self._texts(request.negative_prompt)
-        return Work(request, self._sources[key], guidance), shape
+        return Work(request, source, guidance), shape
 
     def _start(self, batch: Slots, slot: int, work: Work) -> None:
         request = work.request
@@ -238,9 +227,7 @@ class Engine:
         if shape not in self._batches:
             cell = self.model.multiple
             latent_shape = (self.model.latent_channels, shape.height // cell, shape.width // cell)
-            self._batches[shape] = Slots(
-                self.slots, latent_shape, shape.guided, self._table, self._advance, self.dtype
-            )
+            self._batches[shape] = Slots(self.slots, latent_shape, shape.guided, self._table, self._denoise, self.dtype)
         return self._batches[shape]
 
     def _complete(self, done: list[tuple[Work, torch.Tensor]]) -> Iterator[Sample]:
@@ -301,7 +288,9 @@ def _device(name: str) -> torch.device:
     except RuntimeError as error:
         raise ModelError(f"device={name!r} is not a device: give auto, cpu or cuda[:n]") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"device={name!r} asks for a CUDA device and this machine has none: use device='auto' or 'cpu'")
+        raise ModelError(
+            f"device={name!r} asks for a CUDA device and this machine has none: use device='auto' or 'cpu'"
+        )
     return device
 
 

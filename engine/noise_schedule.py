@@ -1,7 +1,7 @@
 """Diffusers scheduler config + steps -> the tables that a solver needs: pure arithmetic, no step counter.
 
-The schedule's numbers (timesteps, alphas, sigmas) come from diffusers' own scheduler classes, so every spacing, offset and
-sigma rule that a model's config names is theirs. Their `step` is never called: it keeps one global step index.
+The schedule's numbers (timesteps, alphas, sigmas) come from diffusers' own scheduler classes, so every spacing, offset
+and sigma rule that a model's config names is theirs. Their `step` is never called: it keeps one global step index.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class NoiseSchedule:
     """One solver's tables over all `steps` grid points, noisiest first.
 
     timesteps [steps] f32: what the network is told. input_scale [steps]: factor on the network's input.
-    signal, sigma [steps]: a request that starts at index i starts from signal[i]*latent + sigma[i]*noise (SDEdit, paper 1.2).
+    signal, sigma [steps]: a request that starts at i starts from signal[i]*latent + sigma[i]*noise (paper 1.2).
     coefficients [steps, 10]: the columns of `discl.kernels.guided_step`.
     """
 

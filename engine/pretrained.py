@@ -6,12 +6,16 @@ Every folder that diffusers' `from_pretrained` reads is read by that same code; 
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import StableDiffusionImg2ImgPipeline
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
 
 from discl.errors import ModelError
 
@@ -25,8 +29,8 @@ UNUSED = {"safety_checker", "feature_extractor"}  # never loaded, so no part of 
 class DiffusionModel:
     """A loaded latent-diffusion model.
 
-    unet, vae: torch modules in eval mode. image_processor: diffusers' own (PIL <-> [-1, 1]). encode_text: text -> states
-    [1, n, d]. multiple: pixels per latent cell. digest: of every file that shapes pixels.
+    unet, vae: torch modules in eval mode. image_processor: diffusers' own (PIL <-> [-1, 1]). encode_text: a text to
+    its states [1, n, d]. multiple: pixels per latent cell. digest: of every file that shapes pixels.
     """
 
     unet: torch.nn.Module
@@ -45,8 +49,6 @@ class DiffusionModel:
 
 def load_model(path: str, device: torch.device, dtype: torch.dtype) -> DiffusionModel:
     """Load a diffusers folder, or a hub id behind `hub:`. Raises ModelError when it cannot be used."""
-    from diffusers import StableDiffusionImg2ImgPipeline
-
     folder = model_folder(path)
     pipeline_class = read_model_index(folder).get("_class_name")
     if pipeline_class not in PIPELINES:
@@ -54,15 +56,16 @@ def load_model(path: str, device: torch.device, dtype: torch.dtype) -> Diffusion
             f"model {folder} is a {pipeline_class}: this version runs {' and '.join(sorted(PIPELINES))} folders"
         )
     try:
-        pipe = StableDiffusionImg2ImgPipeline.from_pretrained(
-            folder,
-            torch_dtype=dtype,
-            use_safetensors=True,
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-            local_files_only=True,
-        )
+        with _no_progress_bars():
+            pipe = StableDiffusionImg2ImgPipeline.from_pretrained(
+                folder,
+                torch_dtype=dtype,
+                use_safetensors=True,
+                safety_checker=None,
+                feature_extractor=None,
+                requires_safety_checker=False,
+                local_files_only=True,
+            )
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         raise ModelError(f"model {folder} cannot be loaded: {_first_line(error)}; check the folder's files") from error
     pipe.to(device)
@@ -96,7 +99,7 @@ def model_folder(path: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.safetensors", "*.model"]))
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise ModelError(
-            f"model hub:{name} cannot be fetched: {_first_line(error)}; check the name and the network, or give a folder"
+            f"model hub:{name} cannot be fetched: {_first_line(error)}; check name and network, or give a folder"
         ) from error
 
 
@@ -104,9 +107,13 @@ def read_model_index(folder: Path) -> dict:
     """The folder's model_index.json, with every component folder that it names present; else ModelError."""
     index = folder / "model_index.json"
     if not folder.is_dir():
-        raise ModelError(f"model path {folder} is not a folder: give a diffusers folder (model_index.json, unet/, vae/, ...)")
+        raise ModelError(
+            f"model path {folder} is not a folder: give a diffusers folder (model_index.json, unet/, vae/, ...)"
+        )
     if not index.is_file():
-        raise ModelError(f"model folder {folder} has no model_index.json: give a folder saved by diffusers' save_pretrained")
+        raise ModelError(
+            f"model folder {folder} has no model_index.json: give a folder saved by diffusers' save_pretrained"
+        )
     try:
         parts = json.loads(index.read_text())
     except ValueError as error:
@@ -130,6 +137,19 @@ def model_digest(folder: Path) -> str:
             while block := stream.read(1 << 24):
                 digest.update(block)
     return digest.hexdigest()
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """A library prints nothing: diffusers and transformers draw bars while they load."""
+    switches = [module for module in (diffusers_logging, transformers_logging) if module.is_progress_bar_enabled()]
+    for module in switches:
+        module.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for module in switches:
+            module.enable_progress_bar()
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,10 +1,9 @@
 """The batch: one static shape, one row per running request. Rows are loaded, stepped together and unloaded alone."""
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 
+from discl.engine.denoiser import Denoise, advance
 from discl.engine.noise_schedule import NoiseSchedule
 
 IDLE = 0  # the table's first row: all zeros, so an idle slot stays at zero
@@ -21,7 +20,7 @@ def step_table(schedule: NoiseSchedule, device: torch.device) -> torch.Tensor:
 
 
 class Slots:
-    """Buffers of one bucket. `advance(x, states, guidance, row)` is the (possibly compiled) step function.
+    """Buffers of one bucket, stepped through one denoiser.
 
     latent_shape: (C, h, w). guided: whether a slot needs an unconditional row beside its conditional one.
     """
@@ -32,11 +31,11 @@ class Slots:
         latent_shape: tuple[int, int, int],
         guided: bool,
         table: torch.Tensor,
-        advance: Callable,
+        denoise: Denoise,
         dtype: torch.dtype,
     ):
         device = table.device
-        self.slots, self.guided, self.table, self.advance, self.dtype = slots, guided, table, advance, dtype
+        self.slots, self.guided, self.table, self.denoise, self.dtype = slots, guided, table, denoise, dtype
         self.x = torch.zeros(slots, *latent_shape, device=device)
         self.guidance = torch.ones(slots, device=device) if guided else None
         self.states: torch.Tensor | None = None  # allocated with the first request, which tells [n, d]
@@ -66,7 +65,7 @@ class Slots:
     def step(self) -> None:
         """One network evaluation for all slots."""
         row = self.table[torch.from_numpy(self.row).to(self.table.device)]
-        self.x = self.advance(self.x, self.states, self.guidance, row)
+        self.x = advance(self.denoise, self.x, self.states, self.guidance, row)
         self.row[self.row != IDLE] += 1
 
     def unload(self, slot: int) -> torch.Tensor:

@@ -21,7 +21,9 @@ def ddim(config: dict, steps: int) -> NoiseSchedule:
     scheduler = DDIMScheduler.from_config(config)
     scheduler.set_timesteps(steps)
     if scheduler.config.thresholding:
-        raise ModelError("the model's scheduler asks for dynamic thresholding, which no latent model needs: set it to false")
+        raise ModelError(
+            "the model's scheduler asks for dynamic thresholding, which no latent model needs: set it to false"
+        )
     timesteps = scheduler.timesteps.numpy()
     alphas = scheduler.alphas_cumprod.numpy().astype(np.float64)
     before = timesteps - scheduler.config.num_train_timesteps // steps
@@ -57,7 +59,11 @@ def euler(config: dict, steps: int) -> NoiseSchedule:
 SOLVERS: dict[str, Callable[[dict, int], NoiseSchedule]] = {"ddim": ddim, "euler": euler}
 NATIVE = {"DDIMScheduler": "ddim", "EulerDiscreteScheduler": "euler"}
 # Which of ours walks the same kind of grid as a pipeline's own scheduler that has no twin here.
-NEAREST = {"EulerAncestralDiscreteScheduler": "euler", "HeunDiscreteScheduler": "euler", "LMSDiscreteScheduler": "euler"}
+NEAREST = {
+    "EulerAncestralDiscreteScheduler": "euler",
+    "HeunDiscreteScheduler": "euler",
+    "LMSDiscreteScheduler": "euler",
+}
 
 
 def choose_solver(name: str, scheduler_class: str) -> str:

@@ -9,8 +9,8 @@ from time import perf_counter
 
 @dataclass
 class Stats:
-    """unet_evaluations: network rows that carried work (a guided step is two). slot_occupancy: share of slot-steps with work.
-    seconds: wall time by stage. samples: finished samples by status. Fields also answer to stats["name"].
+    """unet_evaluations: network rows that carried work (a guided step is two). slot_occupancy: share of slot-steps
+    with work. seconds: wall time by stage. samples: finished samples by status. stats["name"] works as well.
     """
 
     unet_evaluations: int = 0

@@ -7,7 +7,7 @@ import torch
 
 
 class TextStates:
-    """An LRU cache over the model's own text encoder. Texts are encoded one by one, so a state never depends on a batch."""
+    """An LRU cache over the model's own text encoder. Texts are encoded one by one, so no state depends on a batch."""
 
     def __init__(self, encode: Callable[[str], torch.Tensor], capacity: int = 4096):
         self._encode = encode

@@ -20,7 +20,13 @@ def crowd(count: int, seed: int) -> list[Request]:
     rng = random.Random(seed)
     images = [random_image(*rng.choice([(64, 64), (72, 48)]), seed=i) for i in range(5)]
     return [
-        Request(rng.choice(images), f"a {rng.choice('abc')}", rng.choice((0, 10, 30, 50, 90)), rng.randrange(2**32), key=str(i))
+        Request(
+            rng.choice(images),
+            f"a {rng.choice('abc')}",
+            rng.choice((0, 10, 30, 50, 90)),
+            rng.randrange(2**32),
+            key=str(i),
+        )
         for i in range(count)
     ]
 

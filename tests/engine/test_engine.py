@@ -38,7 +38,18 @@ def poison(file, name: str, value: float) -> None:
 
 def test_executed_steps_are_the_papers():
     """Paper 1.3: the exact row of its table, where floats give 9 and 4 in the last two places."""
-    assert [executed_steps(50, level) for level in range(0, 100, 10)] == [50, 45, 40, 35, 30, 25, 20, 15, 10, 5]
+    assert [executed_steps(50, level) for level in range(0, 100, 10)] == [
+        50,
+        45,
+        40,
+        35,
+        30,
+        25,
+        20,
+        15,
+        10,
+        5,
+    ]
 
 
 @pytest.mark.parametrize(("level", "steps", "smallest"), [(90, 5, 10), (99, 50, 100), (50, 1, 2), (34, 1, 2)])

@@ -1,0 +1,1 @@
+"""python -m benchmarks [name ...]: speed as ratios against named peers and ceilings, one JSON row each in results/."""

@@ -1,0 +1,27 @@
+"""python -m benchmarks [name ...] [--small]: run the named benchmarks (all without a name) and append their rows."""
+
+import argparse
+import importlib
+import pkgutil
+
+import benchmarks
+
+
+def names() -> list[str]:
+    modules = (module.name for module in pkgutil.iter_modules(benchmarks.__path__))
+    return sorted(name.removeprefix("bench_") for name in modules if name.startswith("bench_"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*names(), []], metavar="name", help=f"one of {', '.join(names())}")
+    parser.add_argument(
+        "--small", action="store_true", help="tiny sizes that prove the script; their rows are not kept"
+    )
+    arguments = parser.parse_args()
+    for name in arguments.names or names():
+        importlib.import_module(f"benchmarks.bench_{name}").run(small=arguments.small)
+
+
+if __name__ == "__main__":
+    main()

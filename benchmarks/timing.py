@@ -1,0 +1,90 @@
+"""Interleaved A/B timing and the rows that record it.
+
+Contestants take turns inside one process, so that clock changes and neighbours hit all of them alike; warm-up (and
+compilation) is timed apart. A row holds p20/p50/p80, the ratio to a named peer or ceiling, device and versions.
+"""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def interleave(contestants: dict[str, Callable[[], float]], repeats: int) -> dict[str, np.ndarray]:
+    """Call each contestant in turn, `repeats` rounds; each returns its own rate (per second)."""
+    rates = {name: [] for name in contestants}
+    for _ in range(repeats):
+        for name, contestant in contestants.items():
+            rates[name].append(contestant())
+    return {name: np.array(values) for name, values in rates.items()}
+
+
+def seconds(function: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    function()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - begin
+
+
+def environment() -> dict:
+    """Device, threads and the versions that decide speed."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name()
+    packages = ("torch", "triton", "diffusers", "open_clip_torch", "numpy")
+    return {
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+def record(
+    benchmark: str,
+    rates: dict[str, np.ndarray],
+    unit: str,
+    ratios: dict[str, tuple[str, str]],
+    keep: bool,
+    **settings,
+):
+    """Print one table and, with `keep`, append one JSON row to results/<benchmark>.jsonl.
+
+    ratios: name -> (contestant, peer); a ratio is the median of the per-round quotients, so drift cancels.
+    """
+    quantiles = {name: np.percentile(values, [20, 50, 80]).tolist() for name, values in rates.items()}
+    medians = {name: float(np.median(rates[ours] / rates[peer])) for name, (ours, peer) in ratios.items()}
+    print(f"\n{benchmark}: {unit}, p20 / p50 / p80 of {len(next(iter(rates.values())))} interleaved rounds")
+    for name, (low, middle, high) in quantiles.items():
+        print(f"  {name:34} {low:10.2f} {middle:10.2f} {high:10.2f}")
+    for name, value in medians.items():
+        print(f"  {name:34} {value:10.2f}x")
+    row = {
+        "benchmark": benchmark,
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "unit": unit,
+        "p20_p50_p80": quantiles,
+        "ratios": medians,
+        "settings": settings,
+        **environment(),
+    }
+    if keep:
+        RESULTS.mkdir(exist_ok=True)
+        with open(RESULTS / f"{benchmark}.jsonl", "a") as file:
+            file.write(json.dumps(row) + "\n")
+    return row
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
