@@ -113,9 +113,7 @@ class Bar:
         stage = event["stage"]
         if stage not in self.tasks:
             self.tasks[stage] = self.bar.add_task(stage, total=event["total"])
-        self.bar.update(
-            self.tasks[stage], completed=event["done"], total=event["total"], description=describe(event)
-        )
+        self.bar.update(self.tasks[stage], completed=event["done"], total=event["total"], description=describe(event))
 
     def close(self) -> None:
         if self.tasks:

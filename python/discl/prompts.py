@@ -63,9 +63,7 @@ def read_sentences(file: Path, class_names: tuple[str, ...]) -> dict[str, list[s
         raise ConfigError(f"{where}: holds a {type(table).__name__}; write an object {{class: [sentences]}}")
     missing = [name for name in class_names if name not in table]
     if missing:
-        raise ConfigError(
-            f"{where}: no sentences for {_list(missing)}; add them under the class's exact name"
-        )
+        raise ConfigError(f"{where}: no sentences for {_list(missing)}; add them under the class's exact name")
     for name in class_names:
         _check_sentences(where, name, table[name])
     return {name: table[name] for name in class_names}

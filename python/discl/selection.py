@@ -36,9 +36,7 @@ def accepted_rows(table: "pyarrow.Table", score: ScoreConfig | None) -> list[dic
     ]
 
 
-def select_by_threshold(
-    store: "Store", score: ScoreConfig | None, keep: str, name: str = "default"
-) -> list[str]:
+def select_by_threshold(store: "Store", score: ScoreConfig | None, keep: str, name: str = "default") -> list[str]:
     """Write the selection `name`, the accepted keys that have an image; returns them in index order.
 
     Raises StoreError when accepted images were thrown away by an earlier run with a higher threshold.

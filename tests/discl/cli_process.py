@@ -27,6 +27,7 @@ def finish(process: BaseProcess, seconds: float = 120) -> int:
 
 def _main(argv: list[str], errors: str, file_bytes: int | None) -> None:
     import torch
+
     from discl.cli import main
 
     torch.set_num_threads(1)

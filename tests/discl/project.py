@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from PIL import Image
+
 from discl.config import RunConfig, load_config
 from discl.engine import Sample
-from PIL import Image
 
 CLASSES = {"red fox": 3, "käfer": 2, "common": 6}
 CONFIG = """
@@ -83,9 +84,7 @@ class FakeEngine:
             yield self.sample(held)
 
     def sample(self, request) -> Sample:
-        random = np.random.default_rng(
-            int.from_bytes(hashlib.sha256(request.key.encode()).digest()[:8], "big")
-        )
+        random = np.random.default_rng(int.from_bytes(hashlib.sha256(request.key.encode()).digest()[:8], "big"))
         if random.random() < 0.2:
             return Sample(request, status="nan", reason="made up")
         image = random.integers(0, 256, (16, 24, 3), dtype=np.uint8)

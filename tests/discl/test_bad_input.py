@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from discl.cli import main
-from discl.store import Store, verify
 from PIL import Image
 
+from discl.cli import main
+from discl.store import Store, verify
 from tests.discl.project import make_project
 
 ODD_NAMES = {"red fox": 1, "größe 猫": 1}
@@ -125,9 +125,7 @@ def test_what_the_user_must_change_is_exit_2_and_named(file, capfd, override, pa
     assert part in last(errors)
 
 
-@pytest.mark.parametrize(
-    "missing", ["unet/diffusion_pytorch_model.safetensors", "vae", "text_encoder/config.json"]
-)
+@pytest.mark.parametrize("missing", ["unet/diffusion_pytorch_model.safetensors", "vae", "text_encoder/config.json"])
 def test_a_missing_model_file_is_exit_2_and_named(file, tiny_models, capfd, missing):
     import shutil
 

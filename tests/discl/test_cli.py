@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+
 from discl.cli import commands, main
 from discl.cli.stop import Interrupted, Stop
 from discl.config import load_config
 from discl.store import Store
-
 from tests.discl.project import make_project
 
 
@@ -22,15 +22,11 @@ def file(tmp_path, tiny_models) -> Path:
 
 
 def discl(*argv) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "discl", *map(str, argv)], capture_output=True, text=True, timeout=120
-    )
+    return subprocess.run([sys.executable, "-m", "discl", *map(str, argv)], capture_output=True, text=True, timeout=120)
 
 
 def test_help_is_quick_because_nothing_heavy_is_imported():
-    code = (
-        "import sys; from discl.cli.parser import make_parser; make_parser(); print('torch' in sys.modules)"
-    )
+    code = "import sys; from discl.cli.parser import make_parser; make_parser(); print('torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
     done = discl("--help")
     assert done.returncode == 0
@@ -49,9 +45,7 @@ def test_help_is_quick_because_nothing_heavy_is_imported():
         assert command in done.stdout
 
 
-@pytest.mark.parametrize(
-    "argv", [[], ["gnerate"], ["generate"], ["plan", "x.toml", "--fast"], ["store", "eat", "x"]]
-)
+@pytest.mark.parametrize("argv", [[], ["gnerate"], ["generate"], ["plan", "x.toml", "--fast"], ["store", "eat", "x"]])
 def test_wrong_usage_is_one_line_and_exit_2(argv, capfd):
     with pytest.raises(SystemExit) as stopped:
         main(argv)
@@ -182,3 +176,27 @@ def test_before_long_work_a_signal_raises_at_once():
 
 def test_overrides_win_over_the_file(file):
     assert load_config(file, ["spectrum.steps=7"]).spectrum.steps == 7
+
+
+def test_train_then_evaluate_then_report(file, capfd, monkeypatch):
+    import json
+
+    monkeypatch.setattr("torch._dynamo.config.disable", True)  # compiling is not what is tested here
+    (file.parent / "train").mkdir()
+    (file.parent / "data").rename(file.parent / "train" / "train")
+    make_project(file.parent / "other", file.parent)
+    (file.parent / "other" / "data").rename(file.parent / "train" / "test")
+    out = str(file.parent / "run")
+    small = ["curriculum.epochs=2", "curriculum.curriculum_epochs=1", "train.model=digitnet", "train.batch=4"]
+    argv = [str(file), "--set", "data.root=train", *(part for pair in small for part in ("--set", pair))]
+    assert main(["generate", *argv]) == 0
+    assert main(["train", *argv, "--out", out]) == 0
+    done = capfd.readouterr()
+    assert done.out.splitlines()[-1] == out
+    assert "train epoch 2/2" in done.err
+    metrics = json.loads(Path(out, "metrics.json").read_text())
+    assert main(["evaluate", *argv, "--out", out]) == 0
+    assert json.loads(capfd.readouterr().out)["test"]["overall"] == metrics["overall"]
+    assert main(["report", out]) == 0
+    assert Path(capfd.readouterr().out.strip()).is_file()
+    assert main(["evaluate", *argv, "--out", out + "2"]) == 2

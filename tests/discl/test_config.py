@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from discl.config import RunConfig, load_config, parse_config, require_model, to_toml
 from discl.errors import ConfigError
 
@@ -220,9 +221,7 @@ def test_what_this_version_lacks_is_refused_not_ignored(override):
     assert "not available in this version" in message
 
 
-@pytest.mark.parametrize(
-    "override", ["spectrum.steps", "steps=3", "=3", "a.=3", "spectrum.levels.x=3", "data=3"]
-)
+@pytest.mark.parametrize("override", ["spectrum.steps", "steps=3", "=3", "a.=3", "spectrum.levels.x=3", "data=3"])
 def test_a_malformed_override_says_how_to_write_it(override):
     assert f"--set {override}" in complaint("[spectrum]\nlevels = [0]\n", override)
 
@@ -231,9 +230,7 @@ def test_a_bad_override_is_named_instead_of_the_file():
     assert complaint("", "spectrum.steps=many").startswith("--set spectrum.steps=many: [spectrum] steps")
 
 
-@pytest.mark.parametrize(
-    ("text", "part"), [("", "[data] is missing"), ("[data]\nroot = 'x'\n", "[data] kind")]
-)
+@pytest.mark.parametrize(("text", "part"), [("", "[data] is missing"), ("[data]\nroot = 'x'\n", "[data] kind")])
 def test_missing_required_keys_are_named(text, part):
     with pytest.raises(ConfigError, match="is missing") as caught:
         parse_config(text, Path("/here"), "run.toml")

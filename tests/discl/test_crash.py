@@ -1,16 +1,18 @@
 """Killed anywhere and started again, `discl generate` ends with the store of an uninterrupted run."""
 
+import json
 import os
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+
 from discl.cli import main
 from discl.store import Store, verify
-
 from tests.discl.cli_process import finish, start
 from tests.discl.project import contents, make_project
 
@@ -30,31 +32,41 @@ def file(tmp_path, tiny_models) -> Path:
     return make_project(tmp_path, tiny_models)
 
 
-def wait_for(path: Path, process, seconds: float = 120) -> None:
+def wait_until(reached: Callable[[], bool], process, seconds: float = 120) -> None:
+    """Wait for an effect of the process, or its end."""
     end = time.monotonic() + seconds
-    while not path.exists() and process.is_alive():
-        assert time.monotonic() < end, f"{path} did not appear"
+    while process.is_alive() and not reached():
+        assert time.monotonic() < end, "nothing happened"
         time.sleep(0.005)
 
 
 def kill_at_random(argv: list, file: Path, store: Path, random: np.random.Generator, longest: float) -> bool:
-    """Start, wait a random time once the store is open, kill. False if the run had finished before."""
-    (store / ".writer.lock").unlink(missing_ok=True)
+    """Start, wait a random time, kill. False if the run had finished before.
+
+    The time runs from the moment at which samples begin to be made, or (one in four) from an earlier one, at
+    which what the last kill left is recovered and the models are loaded.
+    """
+    lock, runs = store / ".writer.lock", store / "runs"
+    lock.unlink(missing_ok=True)
+    before, early = len(list(runs.glob("*.json"))), random.random() < 0.25
     process = start(argv, file.with_name("stderr.txt"))
-    wait_for(store / ".writer.lock", process)
+    wait_until(lambda: lock.exists() if early else len(list(runs.glob("*.json"))) > before, process)
     time.sleep(random.uniform(0, longest))
     process.kill()
     return finish(process) == -signal.SIGKILL
 
 
 def uninterrupted(file: Path) -> tuple[dict, float]:
-    """The store's contents, and the seconds from opening it to the end."""
+    """The store's contents, and the seconds in which its samples were made."""
     store = file.with_name("whole")
-    process = start(["generate", file, *WISHES, "--out", store], file.with_name("stderr.txt"))
-    wait_for(store / ".writer.lock", process)
-    begin = time.monotonic()
-    assert finish(process) == 0
-    return contents(Store(store)), time.monotonic() - begin
+    assert finish(start(["generate", file, *WISHES, "--out", store], file.with_name("stderr.txt"))) == 0
+    (run,) = (store / "runs").glob("*.json")
+    return contents(Store(store)), json.loads(run.read_text())["seconds"]["generate"]
+
+
+def written(store: Path) -> int:
+    """Bytes of images in the store, sealed or not."""
+    return sum(path.stat().st_size for path in (store / "shards").glob("*"))
 
 
 @pytest.mark.parametrize(
@@ -65,16 +77,15 @@ def test_a_killed_run_continues_to_the_same_bytes(file, kills, seed):
     assert len(whole) == PLANNED
     store, random = file.with_name("killed"), np.random.default_rng(seed)
     argv = ["generate", file, *WISHES, "--out", store]
-    landed, sizes = 0, []
-    while landed < kills:
-        if kill_at_random(argv, file, store, random, longest=seconds / 3):
-            landed += 1
-            sizes.append(len(Store(store)) if (store / "manifest").is_dir() else 0)
-            assert verify(store) == []
+    sizes = []
+    while len(sizes) < kills or max(sizes) < 10_000:  # at least one kill in the middle of the work
+        if kill_at_random(argv, file, store, random, longest=2 * seconds / (kills + 1)):
+            sizes.append(written(store))
+            assert not (store / "manifest").is_dir() or verify(store) == []
         else:
             shutil.rmtree(store)
     assert finish(start(argv, file.with_name("stderr.txt"))) == 0
-    assert contents(Store(store)) == whole, f"after kills with {sizes} sealed samples"
+    assert contents(Store(store)) == whole, f"after kills with {sizes} bytes written"
     assert main(["store", "verify", str(store)]) == 0
 
 
@@ -82,7 +93,7 @@ def test_a_killed_run_continues_to_the_same_bytes(file, kills, seed):
 def test_a_signal_seals_what_is_written_and_exits_with_its_code(file, signum, code):
     store, errors = file.with_name("store"), file.with_name("stderr.txt")
     process = start(["generate", file, *WISHES], errors)
-    wait_for(store / "manifest" / "000000.json", process)
+    wait_until((store / "manifest" / "000000.json").exists, process)
     os.kill(process.pid, signum)
     begin = time.monotonic()
     os.kill(process.pid, signum)  # an impatient second one changes nothing

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from discl.data import load_data
 from discl.errors import RunFailed, StoreError
 from discl.generation import generate
@@ -12,7 +13,6 @@ from discl.hard import select_hard
 from discl.plan import make_plan
 from discl.recipe import make_recipe
 from discl.store import Store, verify
-
 from tests.discl.project import FakeEngine, contents, loaded, make_project
 
 PLANNED = 5 * 2 * 2
@@ -81,9 +81,7 @@ def test_scores_embeddings_and_margins_are_the_engines(file):
 def test_the_default_selection_is_the_threshold_rule(file):
     store = fake(file, "score.threshold=0.3")
     expected = {
-        row["key"]
-        for row in store.table.to_pylist()
-        if row["status"] == "ok" and row["text_score"] >= np.float32(0.3)
+        row["key"] for row in store.table.to_pylist() if row["status"] == "ok" and row["text_score"] >= np.float32(0.3)
     }
     assert set(store.selection("default")) == expected
     assert 0 < len(expected) < PLANNED

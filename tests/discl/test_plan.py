@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from discl.config import parse_config
 from discl.data import DataTable
 from discl.errors import ConfigError
 from discl.plan import make_plan
 from discl.recipe import recipe_of
 from discl.sizes import apply_policy, centre_crop, executed_steps, fit_size
-from PIL import Image
 
 CONFIG = """
 [data]
@@ -57,9 +58,7 @@ def test_counts_and_uniqueness(table):
     assert len({sample.key for sample in samples}) == len(samples)
     per_source = Counter(sample.source_digest for sample in samples)
     assert set(per_source.values()) == {6}
-    assert {(sample.seed, sample.level) for sample in samples} == {
-        (s, v) for s in (10, 20) for v in (0, 10, 90)
-    }
+    assert {(sample.seed, sample.level) for sample in samples} == {(s, v) for s in (10, 20) for v in (0, 10, 90)}
 
 
 def test_equal_bytes_of_a_class_are_planned_once_with_every_id(table):
@@ -99,9 +98,7 @@ def test_indexing_equals_iterating(table):
 
 def test_a_file_that_cannot_be_read_is_quarantined(table):
     plan = plan_of(table)
-    assert [(Path(path).name, "cannot be read" in reason) for path, reason in plan.quarantined] == [
-        ("3.png", True)
-    ]
+    assert [(Path(path).name, "cannot be read" in reason) for path, reason in plan.quarantined] == [("3.png", True)]
 
 
 def test_evaluations_are_counted_in_whole_steps(table):

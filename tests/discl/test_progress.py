@@ -3,6 +3,7 @@
 import io
 
 import pytest
+
 from discl.progress import Lines, Meter, describe, duration
 
 
@@ -50,8 +51,6 @@ def test_a_line_names_rate_time_left_acceptance_and_cost():
     assert describe(event) == "generate 120/400, 2/s, 1m 30s left, 46 % accepted, $0.12"
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0s"), (59.6, "1m 00s"), (61, "1m 01s"), (7260, "2h 01m")]
-)
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0s"), (59.6, "1m 00s"), (61, "1m 01s"), (7260, "2h 01m")])
 def test_durations(seconds, text):
     assert duration(seconds) == text

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from discl.errors import ConfigError
 from discl.prompts import Prompts, choice, fill
 
@@ -45,10 +46,7 @@ def test_the_choice_is_the_same_in_another_process():
 
 def test_the_template_wraps_the_sentence_where_it_says_so(sentences):
     file = sentences({name: ["a {class} at dusk"] for name in CLASSES})
-    assert (
-        Prompts("a 8k real photo: {sentence}", file, CLASSES)("red fox", 1)
-        == "a 8k real photo: a red fox at dusk"
-    )
+    assert Prompts("a 8k real photo: {sentence}", file, CLASSES)("red fox", 1) == "a 8k real photo: a red fox at dusk"
 
 
 @pytest.mark.parametrize("template", ["a {klass}", "a {}", "a {sentence}", "a {class!r}"])

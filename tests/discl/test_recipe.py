@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from discl.config import parse_config
 from discl.errors import ConfigError, ModelError
 from discl.recipe import digest, make_recipe, recipe_of, sample_key, source_digests

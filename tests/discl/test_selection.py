@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from discl.config import ScoreConfig, Thresholds
 from discl.errors import StoreError
 from discl.selection import accepted_rows, accepts, select_by_threshold

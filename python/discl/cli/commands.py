@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import json
 import subprocess
 import sys
 import warnings
@@ -11,17 +12,19 @@ from typing import TYPE_CHECKING
 
 from discl.cli.stop import Stop
 from discl.errors import DisclError
-from discl.progress import Event, shower
+from discl.progress import Event, Meter, shower
 
 if TYPE_CHECKING:
     from discl.config import RunConfig
 
 
 def demo(args: argparse.Namespace, stop: Stop) -> None:
-    from discl.demo.runner import run_demo
+    from discl.demo.run import run_demo
 
+    _quiet(args.verbose)
     with _progress(stop) as on_event:
-        print(run_demo(Path(args.out or "discl-demo"), full=args.full, on_event=on_event))
+        page = run_demo(Path(args.out or "discl-demo"), full=args.full, on_event=on_event)
+    print(page)
 
 
 def plan(args: argparse.Namespace, stop: Stop) -> None:
@@ -66,23 +69,27 @@ def train(args: argparse.Namespace, stop: Stop) -> None:
     from discl.training import train
 
     with _progress(stop) as on_event:
-        train(config, _out(args), on_event)
+        meter = Meter("train epoch", config.curriculum.epochs, on_event)
+
+        def on_epoch(event: Event) -> None:
+            meter.done = event["epoch"]  # a continued training does not begin with the first
+            meter.advance()
+
+        train(config, _out(args), on_epoch)
     print(_out(args))
 
 
 def evaluate(args: argparse.Namespace, stop: Stop) -> None:
     config = _config(args)
-    from discl.evaluation import evaluate
+    from discl.cli.evaluate import evaluate_run
 
-    with _progress(stop) as on_event:
-        evaluate(config, _out(args), on_event)
-    print(_out(args))
+    print(json.dumps(evaluate_run(config, _out(args)), indent=1))
 
 
 def report(args: argparse.Namespace, stop: Stop) -> None:
-    from discl.report import write_report
+    from discl.report import report_runs
 
-    print(write_report([Path(run) for run in args.runs], args.out and Path(args.out)))
+    print(report_runs(args.runs, args.out))
 
 
 def bench(args: argparse.Namespace, stop: Stop) -> int:
@@ -90,9 +97,7 @@ def bench(args: argparse.Namespace, stop: Stop) -> int:
 
     root = Path(discl.__file__).parents[2]
     if not (root / "benchmarks" / "__main__.py").is_file():
-        raise DisclError(
-            "benchmarks are not part of the installed package; run discl bench in a source checkout"
-        )
+        raise DisclError("benchmarks are not part of the installed package; run discl bench in a source checkout")
     return subprocess.run([sys.executable, "-m", "benchmarks", *args.names], cwd=root).returncode
 
 

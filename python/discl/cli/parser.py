@@ -17,9 +17,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="discl", description="Synthetic-to-real image spectra and curriculum training on them."
-    )
+    parser = Parser(prog="discl", description="Synthetic-to-real image spectra and curriculum training on them.")
     parser.add_argument("--version", action="version", version=f"discl {__version__}")
     parser.add_argument("-v", "--verbose", action="store_true", help="log more; show tracebacks")
     known = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -28,12 +26,27 @@ def make_parser() -> argparse.ArgumentParser:
     demo.add_argument("--full", action="store_true", help="every method of the result table, more seeds")
     demo.add_argument("--out", metavar="DIR", help="where results go (default: discl-demo)")
 
-    for name, run, text in (
-        ("plan", commands.plan, "count what generate would make, without making it"),
-        ("hard", commands.hard, "show which images get a spectrum"),
-        ("generate", commands.generate, "make and score the spectrum; start again to continue"),
-        ("train", commands.train, "train a classifier on real and synthetic images"),
-        ("evaluate", commands.evaluate, "evaluate a trained classifier"),
+    for name, run, text, where in (
+        (
+            "plan",
+            commands.plan,
+            "count what generate would make, without making it",
+            "also write plan.txt here",
+        ),
+        (
+            "hard",
+            commands.hard,
+            "show which images get a spectrum",
+            "also write hard.txt here: ids, a line each",
+        ),
+        ("generate", commands.generate, "make and score the spectrum; start again to continue", "the store"),
+        (
+            "train",
+            commands.train,
+            "train a classifier; start again to continue",
+            "the run (default: CONFIG-run)",
+        ),
+        ("evaluate", commands.evaluate, "measure a trained classifier", "the run (default: CONFIG-run)"),
     ):
         command = _command(known, name, run, text)
         command.add_argument("config", metavar="CONFIG.toml")
@@ -41,7 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
             "--set", metavar="table.key=value", action="append", default=[], dest="overrides",
             help="change one value of the config; may be given several times",
         )  # fmt: skip
-        command.add_argument("--out", metavar="DIR", help="where results go")
+        command.add_argument("--out", metavar="DIR", help=where)
 
     report = _command(known, "report", commands.report, "one HTML page from finished runs")
     report.add_argument("runs", metavar="RUN", nargs="+")

@@ -50,9 +50,7 @@ def check_available(config: RunConfig, names: dict[tuple[str, ...], str], file: 
 def require_model(config: RunConfig) -> None:
     """Generation needs a diffusion model: ConfigError when the config names none."""
     if not config.model.path:
-        raise ConfigError(
-            '[model] path is missing; name a diffusers model: path = "folder" or "hub:organisation/name"'
-        )
+        raise ConfigError('[model] path is missing; name a diffusers model: path = "folder" or "hub:organisation/name"')
 
 
 def explain(error: ValidationError, names: dict[tuple[str, ...], str], file: str) -> ConfigError:

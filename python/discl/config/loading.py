@@ -44,9 +44,7 @@ def parse_config(text: str, folder: Path, file: str = "config", overrides: Itera
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(
-            f"{file}: not valid TOML: {' '.join(str(error).split())}; correct that place"
-        ) from None
+        raise ConfigError(f"{file}: not valid TOML: {' '.join(str(error).split())}; correct that place") from None
     names = dict(_override(tables, override) for override in overrides)
     for table in RunConfig.model_fields:
         if table not in {"data", "score"}:

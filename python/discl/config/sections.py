@@ -35,9 +35,7 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Where the images are. `root` is absolute: a folder, or the table itself for csv."""
 
-    kind: Literal[
-        "imagefolder", "csv", "imagenet-lt", "cifar100-lt", "inaturalist2018", "iwildcam", "digits-lt"
-    ]
+    kind: Literal["imagefolder", "csv", "imagenet-lt", "cifar100-lt", "inaturalist2018", "iwildcam", "digits-lt"]
     root: RequiredPath
     max_bad_share: Share = 0.01
     allow_licenses: Strings = ()
@@ -148,11 +146,14 @@ class BudgetConfig(Section):
 
 
 class CurriculumConfig(Section):
-    """Which levels are active in which epoch (paper 3). `level` belongs to the policy `fixed`."""
+    """Which levels are active in which epoch (paper 3). `level` belongs to the policy `fixed`.
+
+    `real-only` resamples as the others do, without synthetic images; `none` takes the data as it is.
+    """
 
     policy: Literal[
         "diverse-to-specific", "specific-to-diverse", "all-level", "text-only", "fixed",
-        "random", "adaptive", "recursive", "shrink", "none",
+        "random", "adaptive", "recursive", "shrink", "real-only", "none",
     ] = "diverse-to-specific"  # fmt: skip
     epochs: Positive = 65
     curriculum_epochs: Count = 60
