@@ -33,7 +33,7 @@ class TorchLoader:
         views = _Views(self.dataset, self.view)
         loader = DataLoader(views, batch_sampler=batches, num_workers=self.threads, collate_fn=self._collate)
         for asked, (used, images) in zip(batches, loader, strict=True):
-            self.substituted += sum(wish[0] != row for wish, row in zip(asked, used, strict=True))
+            self.substituted += int(sum(wish[0] != row for wish, row in zip(asked, used, strict=True)))
             self.sampler.advance()
             yield describe(self.dataset, used, images)
 
