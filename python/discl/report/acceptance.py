@@ -35,11 +35,7 @@ def accepted_counts(facts: Facts) -> np.ndarray:
 def _rule(facts: Facts) -> str:
     if facts.threshold is not None:
         return f"text score of at least {facts.threshold:g}"
-    return (
-        "text score at thresholds by class and level"
-        if facts.rule.get("threshold")
-        else "every finished image"
-    )
+    return "text score at thresholds by class and level" if facts.rule.get("threshold") else "every finished image"
 
 
 def _problems(facts: Facts) -> str:

@@ -12,9 +12,7 @@ def chart(methods: dict[str, Any], group: str, baseline: str) -> Markup:
     panel's width, so the same panel serves a desk and a phone.
     """
     values = {name: method[group] for name, method in methods.items() if group in method}
-    spans = {
-        name: (v["mean"] - (v.get("std") or 0), v["mean"] + (v.get("std") or 0)) for name, v in values.items()
-    }
+    spans = {name: (v["mean"] - (v.get("std") or 0), v["mean"] + (v.get("std") or 0)) for name, v in values.items()}
     axis = _axis(spans)
     base = f"left:{_place(values[baseline]['mean'], axis):.2f}%" if baseline in values else None
     rows = [_row(name, values[name]["mean"], spans[name], base, axis) for name in values]
@@ -23,9 +21,7 @@ def chart(methods: dict[str, Any], group: str, baseline: str) -> Markup:
     return tag("figure", tag("figcaption", group), body, class_="chart")
 
 
-def _row(
-    name: str, mean: float, span: tuple[float, float], base: str | None, axis: tuple[int, int]
-) -> Markup:
+def _row(name: str, mean: float, span: tuple[float, float], base: str | None, axis: tuple[int, int]) -> Markup:
     left, right = _place(span[0], axis), _place(span[1], axis)
     marks = [
         tag("i", class_="base", style=base) if base else None,
@@ -51,8 +47,5 @@ def _place(fraction: float, axis: tuple[int, int]) -> float:
 def _scale(axis: tuple[int, int]) -> Markup:
     low, high = axis
     step = next(step for step in (5, 10, 20, 25) if (high - low) / step <= 5)
-    ticks = [
-        tag("span", value, style=f"left:{_place(value / 100, axis):.1f}%")
-        for value in range(low, high + 1, step)
-    ]
+    ticks = [tag("span", value, style=f"left:{_place(value / 100, axis):.1f}%") for value in range(low, high + 1, step)]
     return tag("div", tag("span", "", class_="name"), tag("div", *ticks, class_="ticks"), class_="row")

@@ -14,9 +14,7 @@ CELL, GAP, HEAD = 72, 8, 30  # pixels
 PAPER, INK, KEPT, DROPPED = "#ffffff", "#1b1f24", "#0b6e74", "#b3361b"
 
 
-def write_picture(
-    out: str | os.PathLike, facts: Facts, sources: Sources, rows: int = 5, seeds: int = 2
-) -> None:
+def write_picture(out: str | os.PathLike, facts: Facts, sources: Sources, rows: int = 5, seeds: int = 2) -> None:
     """A PNG with a line per source: the source, then `seeds` images per level. Rejected ones are grey."""
     chosen = choose_sources(facts, rows)
     shown = [int(seed) for seed in np.unique(facts.seed)[:seeds]]
@@ -48,9 +46,7 @@ def _draw_sample(canvas: Image.Image, facts: Facts, row: int | None, corner: tup
         return
     image, kept = _open(facts.read(facts.key[row])), bool(facts.kept[row])
     if not kept:
-        image = Image.blend(
-            ImageOps.grayscale(image).convert("RGB"), Image.new("RGB", image.size, PAPER), 0.6
-        )
+        image = Image.blend(ImageOps.grayscale(image).convert("RGB"), Image.new("RGB", image.size, PAPER), 0.6)
     canvas.paste(image, corner)
     draw = ImageDraw.Draw(canvas)
     box = (*corner, corner[0] + CELL - 1, corner[1] + CELL - 1)

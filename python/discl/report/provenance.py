@@ -52,10 +52,7 @@ def provenance_section(config: dict[str, Any], versions: dict[str, str]) -> Mark
 def _config_table(name: str, values: dict[str, Any]) -> Markup:
     stated = {key: toml_value(value) for key, value in values.items() if value is not None}
     lines = join((join([tag("b", key), " = ", value]) for key, value in stated.items()), between="\n")
-    label = f"config table {name}"
-    return tag(
-        "div", tag("h4", f"[{name}]"), tag("pre", lines, tabindex="0", role="region", aria_label=label)
-    )
+    return tag("div", tag("h4", f"[{name}]"), tag("pre", lines))
 
 
 def toml_value(value: Any) -> str:

@@ -80,8 +80,7 @@ def open_run(folder: str | os.PathLike) -> Run:
     run = Run(Path(folder))
     if run.config is None and run.store is None and not run.metrics:
         raise ConfigError(
-            f"{folder}: neither a run's folder (config.toml, metrics.json) nor a store (manifest/); "
-            "check the path"
+            f"{folder}: neither a run's folder (config.toml, metrics.json) nor a store (manifest/); check the path"
         )
     return run
 

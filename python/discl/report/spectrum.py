@@ -37,9 +37,7 @@ def choose_sources(facts: Facts, limit: int) -> list[str]:
     queues: dict[int, list[str]] = {}
     for class_id, source in sorted(set(zip(facts.class_id.tolist(), facts.source.tolist(), strict=True))):
         queues.setdefault(class_id, []).append(source)
-    turns = sorted(
-        (turn, class_id, source) for class_id, queue in queues.items() for turn, source in enumerate(queue)
-    )
+    turns = sorted((turn, class_id, source) for class_id, queue in queues.items() for turn, source in enumerate(queue))
     return [source for _, _, source in sorted(turns[:limit], key=lambda item: (item[1], item[0]))]
 
 

@@ -128,7 +128,7 @@ def _bar(place: int, height: float) -> Markup:
 def _slider(axis: dict[str, float], start: float) -> Markup:
     step = next((step for step in NICE if (axis["high"] - axis["low"]) / step <= 6), NICE[-1])
     marks = np.arange(np.ceil(axis["low"] / step - 1e-6), np.floor(axis["high"] / step + 1e-6) + 1) * step
-    ticks = [tag("span", f"{mark:.4g}", style=f"left:{_place(mark, axis):.1f}%") for mark in marks]
+    ticks = [tag("span", f"{mark + 0.0:.4g}", style=f"left:{_place(mark, axis):.1f}%") for mark in marks]
     ends = {"min": axis["low"], "max": axis["high"], "step": "any"}
     values = {"value": f"{start:.4f}", "data_start": f"{start:.4f}"}
     return tag(

@@ -1,0 +1,47 @@
+"""An output folder comes in; the whole method on real handwriting goes out, as a report."""
+
+import json
+import os
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from discl.atomic import write_atomic
+from discl.config import RunConfig, load_config, to_toml
+from discl.generation import generate
+from discl.methods import compare_methods
+from discl.progress import OnEvent
+from discl.report import report_runs
+from discl.training import digest
+
+SEEDS, FULL_SEEDS = 5, 20  # trainings per method
+
+
+def run_demo(out: str | os.PathLike = "discl-demo", full: bool = False, on_event: OnEvent | None = None) -> Path:
+    """Hard digits -> spectrum -> selection -> every method of the result table -> report; returns its path.
+
+    `out` receives data/, spectrum/ (the store), config.toml, metrics.json and report.html. What a finished or
+    interrupted run left in the store is not made again. `full` trains each method 20 times, not 5.
+    """
+    out = Path(out).absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    config = demo_config(out)
+    write_atomic(out / "config.toml", to_toml(config).encode())
+    store = generate(config, on_event)
+    seeds = range(FULL_SEEDS if full else SEEDS)
+    identity = digest(to_toml(config), store.snapshot(), *map(str, seeds))
+    if _identity(out / "metrics.json") != identity:
+        metrics = compare_methods(config, seeds, on_event) | {"identity": identity}
+        write_atomic(out / "metrics.json", json.dumps(metrics, indent=1).encode())
+    return report_runs([out])
+
+
+def _identity(file: Path) -> str | None:
+    """Which run made these metrics; None where there are none."""
+    return json.loads(file.read_text("utf-8")).get("identity") if file.is_file() else None
+
+
+def demo_config(out: Path) -> RunConfig:
+    """The demo's config: models from the package, data and store below `out`."""
+    with as_file(files("discl.demo") / "digits.toml") as file:
+        folders = {"store.path": out / "spectrum", "data.root": out / "data"}
+        return load_config(file, [f"{key}={json.dumps(str(folder))}" for key, folder in folders.items()])
