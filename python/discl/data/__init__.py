@@ -36,7 +36,5 @@ def load_data(config) -> DataTable:
 def _allowed(table: DataTable, licenses) -> DataTable:
     column = next((table.columns[name] for name in ("license", "licence") if name in table.columns), None)
     if column is None:
-        raise ConfigError(
-            "data.allow_licenses is set, but the data has no column 'license'; add it or unset the key"
-        )
+        raise ConfigError("data.allow_licenses is set, but the data has no column 'license'; add it or unset the key")
     return table.take([row for row, license in enumerate(column) if license in licenses])

@@ -68,9 +68,7 @@ def _names(file: Path, numbers: list[int], given: list[str] | None, defaults: li
     seen: dict[int, str] = {}
     for number, name in zip(numbers, given or (), strict=False):
         if seen.setdefault(number, name) != name:
-            raise DataError(
-                f"{file}: label {defaults[number]!r} has two class names, {seen[number]!r} and {name!r}"
-            )
+            raise DataError(f"{file}: label {defaults[number]!r} has two class names, {seen[number]!r} and {name!r}")
         names[number] = name
     return names
 

@@ -15,18 +15,17 @@ from discl.errors import DataError
 CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TEST_PER_CLASS, VAL_PER_CLASS = 40, 20
 MOST, LEAST = 50, 2
+SPLIT_SEED = 0
 
 
 def load(config) -> DataTable:
     """400 balanced test, 200 balanced val and 161 training images (50 down to 2 per class) below the root."""
-    folder = Path(config.root or _cache()) / f"digits-lt-seed{config.seed}"
+    folder = Path(config.root or _cache()) / f"digits-lt-{SPLIT_SEED}"
     if not folder.is_dir():
         try:
-            _write(folder, config.seed)
+            _write(folder)
         except OSError as error:
-            raise DataError(
-                f"data.root: the digits cannot be written below {folder.parent}: {error}"
-            ) from error
+            raise DataError(f"data.root: the digits cannot be written below {folder.parent}: {error}") from error
     return scan(folder, CLASS_NAMES)
 
 
@@ -35,9 +34,9 @@ def train_count(label: int) -> int:
     return round(MOST * (LEAST / MOST) ** (label / (len(CLASS_NAMES) - 1)))
 
 
-def split_rows(labels: np.ndarray, seed: int) -> dict[str, list[np.ndarray]]:
-    """Rows of scikit-learn's table per split and class. What remains is not used."""
-    random = np.random.default_rng(seed)
+def split_rows(labels: np.ndarray) -> dict[str, list[np.ndarray]]:
+    """Rows of scikit-learn's table per split and class, by a fixed seed. The rest stays unused."""
+    random = np.random.default_rng(SPLIT_SEED)
     splits: dict[str, list[np.ndarray]] = {"train": [], "val": [], "test": []}
     held_out = TEST_PER_CLASS + VAL_PER_CLASS
     for label in range(len(CLASS_NAMES)):
@@ -52,13 +51,13 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "discl"
 
 
-def _write(folder: Path, seed: int) -> None:
+def _write(folder: Path) -> None:
     """All files appear at once, by a rename; whoever comes second finds them there."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    for split, classes in split_rows(digits.target, seed).items():
+    for split, classes in split_rows(digits.target).items():
         for name, rows in zip(CLASS_NAMES, classes, strict=True):
             (unfinished / split / name).mkdir(parents=True)
             for row in rows:

@@ -49,14 +49,10 @@ def _split_folders(root: Path) -> dict[str, Path]:
 def _check_classes(folder: Path, class_names: tuple[str, ...], split: str) -> None:
     unknown = sorted(set(_folders(folder)) - set(class_names))
     if unknown:
-        raise DataError(
-            f"{folder / unknown[0]}: a class of the {split} split that the train split does not have"
-        )
+        raise DataError(f"{folder / unknown[0]}: a class of the {split} split that the train split does not have")
     for name in class_names if split == "train" else ():
         if not _files(folder / name):
-            raise DataError(
-                f"{folder / name}: the class folder holds no image; add some or remove the folder"
-            )
+            raise DataError(f"{folder / name}: the class folder holds no image; add some or remove the folder")
 
 
 def _folders(folder: Path) -> list[str]:
@@ -67,6 +63,4 @@ def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     names = (entry.name for entry in os.scandir(folder) if entry.is_file() or entry.is_symlink())
-    return [
-        folder / name for name in sorted(names) if name[0] != "." and Path(name).suffix.lower() in EXTENSIONS
-    ]
+    return [folder / name for name in sorted(names) if name[0] != "." and Path(name).suffix.lower() in EXTENSIONS]
