@@ -6,11 +6,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
+from sklearn.datasets import load_digits
+
 from discl.data import load_data
 from discl.data.images import check_image, decode_image, open_image
 from discl.errors import ConfigError, DataError, RunFailed
-from PIL import Image, ImageOps
-from sklearn.datasets import load_digits
 
 
 def config(kind, root, **keys):

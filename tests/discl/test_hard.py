@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
 from discl.data import DataTable
 from discl.errors import ConfigError, DataError
 from discl.hard import select_hard, tail_rows
