@@ -2,7 +2,9 @@
 
 from collections import deque
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +12,7 @@ import torch
 from discl.encoded import EncodedReader
 from discl.errors import RunFailed
 from discl.torch_loader import TorchLoader, describe
-from discl.views import View, windows
+from discl.views import WHOLE, View, windows
 
 PREFETCH = 2
 BLANK = np.frombuffer(b"P5 1 1 255 \0", dtype=np.uint8)  # feeds a rank whose part of the last batch is empty
@@ -88,14 +90,12 @@ class CurriculumLoader:
         if step >= self._last:
             raise StopIteration
         asked = self.sampler.rows(self._epoch, step)
-        boxes, flipped = windows(
-            self.view, self.sampler.seed, self._epoch, self.sampler.positions(self._epoch, step)
-        )
+        boxes, flipped = windows(self.view, self.sampler.seed, self._epoch, self.sampler.positions(self._epoch, step))
         pairs = [self.reader.read(int(row)) for row in asked]
         self._fed.append((asked, np.array([row for row, _ in pairs], dtype=np.int64)))
         files = [data for _, data in pairs]
         if not files:
-            files, boxes, flipped = [BLANK], np.float32([[0, 0, 1, 1]]), np.array([False])
+            files, boxes, flipped = [BLANK], np.array([WHOLE], dtype=np.float32), np.array([False])
         starts, ends = (np.ascontiguousarray(boxes[:, sides]) for sides in ([1, 0], [3, 2]))
         batch = files, starts, ends, flipped.astype(np.int32)
         self._buffers.append(batch)
@@ -104,8 +104,10 @@ class CurriculumLoader:
 
 def build_pipeline(loader: CurriculumLoader):
     """encoded -> decode -> window and resize -> flip and normalise -> float NCHW, all on the CPU."""
-    from nvidia.dali import fn, types
+    from nvidia.dali import fn
     from nvidia.dali.pipeline import Pipeline
+
+    types: Any = import_module("nvidia.dali.types")  # its constants are made at run time
 
     view = loader.view
     filters = {"linear": types.INTERP_TRIANGULAR, "lanczos": types.INTERP_LANCZOS3}
@@ -116,7 +118,7 @@ def build_pipeline(loader: CurriculumLoader):
             dtype=[types.UINT8, types.FLOAT, types.FLOAT, types.INT32],
         )  # fmt: skip
         colours = types.GRAY if view.channels == 1 else types.RGB
-        images = fn.decoders.image(encoded, device="cpu", output_type=colours)
+        images: Any = fn.decoders.image(encoded, device="cpu", output_type=colours)
         images = fn.resize(
             images, size=[view.size] * 2, interp_type=filters[view.filter], antialias=True,
             roi_start=start, roi_end=end, roi_relative=True,

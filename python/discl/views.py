@@ -38,12 +38,10 @@ class View:
 def windows(view: View, seed: int, epoch: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """float32 [n, 4] of (left, top, right, bottom) as shares of the image, and bool [n]: flipped or not."""
     if not view.augments:
-        return np.tile(np.float32(WHOLE), (len(positions), 1)), np.zeros(len(positions), dtype=bool)
+        return np.tile(np.array(WHOLE, dtype=np.float32), (len(positions), 1)), np.zeros(len(positions), dtype=bool)
     words = philox(seed, epoch, positions).astype(np.float64) / 2**32
     area = view.min_area + (1 - view.min_area) * words[:, 0]
-    aspect = (4 / 3) ** (
-        2 * words[:, 1] - 1
-    )  # as torchvision's RandomResizedCrop, relative to the image's own
+    aspect = (4 / 3) ** (2 * words[:, 1] - 1)  # as torchvision's RandomResizedCrop, relative to the image's own
     width, height = np.minimum(np.sqrt(area * aspect), 1), np.minimum(np.sqrt(area / aspect), 1)
     left = (1 - width) * ((words[:, 2] * 2**16) % 1)
     top = (1 - height) * words[:, 2]
@@ -54,11 +52,10 @@ def windows(view: View, seed: int, epoch: int, positions: np.ndarray) -> tuple[n
 def render(image: Image.Image, view: View, window=WHOLE, flipped=False) -> torch.Tensor:
     """An RGB image as float32 [channels, size, size]: window, resize with antialias, flip, normalise."""
     image = image.convert("L" if view.channels == 1 else "RGB")
-    scale = (image.width, image.height) * 2
-    box = tuple(float(share) * pixels for share, pixels in zip(window, scale, strict=True))
+    left, top, right, bottom = (float(share) for share in window)
+    box = (left * image.width, top * image.height, right * image.width, bottom * image.height)
     image = image.resize((view.size, view.size), FILTERS[view.filter], box=box)
     pixels = np.asarray(image, dtype=np.float32).reshape(view.size, view.size, view.channels)
-    pixels = (pixels - np.float32(view.mean)) / np.float32(view.std)
-    if flipped:
-        pixels = pixels[:, ::-1]
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    values = (pixels - np.array(view.mean, np.float32)) / np.array(view.std, np.float32)
+    values = values[:, ::-1] if flipped else values
+    return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))

@@ -6,7 +6,5 @@ from discl.policies.stage import Stage
 
 def fixed(stage: Stage) -> tuple[int, ...]:
     if stage.level not in stage.levels:
-        raise ConfigError(
-            f"curriculum.level = {stage.level} is not among the spectrum's levels, {list(stage.levels)}"
-        )
+        raise ConfigError(f"curriculum.level = {stage.level} is not among the spectrum's levels, {list(stage.levels)}")
     return (stage.level,)

@@ -7,5 +7,5 @@ POSITION = 2**61  # no sample of an epoch stands here, so no crop shares these r
 
 
 def random_level(stage: Stage) -> tuple[int, ...]:
-    word = int(philox(stage.seed, stage.epoch, [POSITION])[0, 0])
+    word = int(philox(stage.seed, stage.epoch, range(POSITION, POSITION + 1))[0, 0])
     return (stage.levels[word % len(stage.levels)],)
