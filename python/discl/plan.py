@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
     """Distinct image bytes of one class. `rows` are the table's rows that hold them, the first is opened."""
 
@@ -35,7 +35,7 @@ class Source:
     noise_seeds: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlannedSample:
     """One image to make. `row` is the table's row to open; `source_ids` names all rows with its bytes."""
 

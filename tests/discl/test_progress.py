@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from discl.progress import Lines, Meter, describe, duration
+from discl.progress import Bar, Lines, Meter, describe, duration
 
 
 def progress(done: int, total: int = 100) -> dict:
@@ -26,6 +26,16 @@ def test_lines_come_every_ten_seconds_and_at_the_end():
         show(progress(done))
     shown = [int(line.split()[1].split("/")[0]) for line in stream.getvalue().splitlines()]
     assert shown == [34, 68, 100]
+
+
+def test_the_terminal_gets_one_line_per_stage():
+    stream = io.StringIO()
+    show = Bar(stream)
+    show({"event": "quarantined", "path": "x", "reason": "y"})
+    for done in range(1, 101):
+        show(progress(done))
+    show.close()
+    assert stream.getvalue().count("generate 100/100, 2/s") == 1
 
 
 def test_other_events_are_not_shown():

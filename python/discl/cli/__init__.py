@@ -5,6 +5,7 @@ Errors are one line on stderr; results are on stdout. Only this package installs
 
 import errno
 import logging
+import os
 import sys
 import tempfile
 import traceback
@@ -29,13 +30,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     _log_to_stderr(args.verbose)
     try:
         with Stop() as stop:
-            return args.command(args, stop) or 0
+            code = args.command(args, stop) or 0
+            sys.stdout.flush()
+            return code
     except DisclError as error:
         return _say(error, error.exit_code)
     except Interrupted as stopped:
         return _say(f"stopped by {stopped}; run the same command again to continue", stopped.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of stdout has gone; nobody is left to tell
+    except BrokenPipeError:  # the reader of stdout has gone: what is still buffered goes nowhere, quietly
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         return _say(_describe(error), 2) if error.errno in USERS_ERRORS else _unexpected(error, args.verbose)

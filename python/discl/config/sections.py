@@ -128,7 +128,7 @@ class EngineConfig(Section):
 class StoreConfig(Section):
     """Where spectrum images go. `path` is absolute."""
 
-    path: RequiredPath = Field("spectrum", validate_default=True)
+    path: RequiredPath = Field(default="spectrum", validate_default=True)
     format: Literal["jpg", "png", "webp"] = "jpg"
     quality: Annotated[int, Field(ge=1, le=100)] = 95
     shard_mb: Annotated[float, Field(gt=0.0)] = 256
@@ -194,7 +194,7 @@ class RunConfig(Section):
     spectrum: SpectrumConfig = SpectrumConfig()
     score: ScoreConfig | None = None
     engine: EngineConfig = EngineConfig()
-    store: StoreConfig = Field(default_factory=StoreConfig)
+    store: StoreConfig = Field(default_factory=lambda: StoreConfig())
     budget: BudgetConfig = BudgetConfig()
     curriculum: CurriculumConfig = CurriculumConfig()
     train: TrainConfig = TrainConfig()
