@@ -71,7 +71,7 @@ def compare_methods(config: RunConfig, seeds: Sequence[int], on_event: OnEvent |
         "steps": steps.pop(),
         "trainings": trainings,
         "snapshot": store.snapshot(),
-        "seconds": {f"train, {len(trainings)} times": time.perf_counter() - began},
+        "seconds": {"train every method": time.perf_counter() - began},
     }
 
 

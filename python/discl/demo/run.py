@@ -11,6 +11,9 @@ from discl.generation import generate
 from discl.methods import compare_methods
 from discl.progress import OnEvent
 from discl.report import report_runs
+from discl.report.facts import store_facts
+from discl.report.picture import write_picture
+from discl.report.runs import SourceFiles
 from discl.training import digest
 
 SEEDS, FULL_SEEDS = 5, 20  # trainings per method
@@ -19,7 +22,7 @@ SEEDS, FULL_SEEDS = 5, 20  # trainings per method
 def run_demo(out: str | os.PathLike = "discl-demo", full: bool = False, on_event: OnEvent | None = None) -> Path:
     """Hard digits -> spectrum -> selection -> every method of the result table -> report; returns its path.
 
-    `out` receives data/, spectrum/ (the store), config.toml, metrics.json and report.html. What a finished or
+    `out` receives data/, spectrum/ (the store), config.toml, metrics.json, spectrum.png and report.html. What a finished or
     interrupted run left in the store is not made again. `full` trains each method 20 times, not 5.
     """
     out = Path(out).absolute()
@@ -32,6 +35,7 @@ def run_demo(out: str | os.PathLike = "discl-demo", full: bool = False, on_event
     if _identity(out / "metrics.json") != identity:
         metrics = compare_methods(config, seeds, on_event) | {"identity": identity}
         write_atomic(out / "metrics.json", json.dumps(metrics, indent=1).encode())
+    write_picture(out / "spectrum.png", store_facts(store), SourceFiles(config))
     return report_runs([out])
 
 

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
-COLUMNS = (
-    "key", "source_id", "class_id", "class_name", "level", "seed", "retry", "text_score", "status", "shard",
-)  # fmt: skip
+import pyarrow as pa
+import pyarrow.compute as pc
 
 
 @dataclass(frozen=True)
@@ -19,7 +17,7 @@ class Facts:
     sample, `stored` whether its image is in a shard. `class_names` maps the C class ids that occur.
     """
 
-    key: np.ndarray
+    key: pa.ChunkedArray
     source: np.ndarray
     class_id: np.ndarray
     class_names: dict[int, str]
@@ -31,10 +29,14 @@ class Facts:
     stored: np.ndarray
     kept: np.ndarray
     rule: dict[str, Any]
-    read: Callable[[str], bytes]
+    reader: Callable[[str], bytes]
 
     def __len__(self) -> int:
         return len(self.key)
+
+    def image(self, row: int) -> bytes:
+        """The encoded image of a stored sample."""
+        return self.reader(self.key[int(row)].as_py())
 
     @property
     def levels(self) -> list[int]:
@@ -56,21 +58,32 @@ class Facts:
 
 def store_facts(store: Any, selection: str = "default") -> Facts:
     """Facts of a `discl.Store` and one of its selections (keys that the store has not are ignored)."""
-    table = store.table.select(list(COLUMNS))
-    column = {name: table[name].to_pylist() for name in COLUMNS}
-    accepted = set(store.selection(selection))
+    table = store.table.combine_chunks()
+    class_id = _numbers(table["class_id"])
+    ids, first = np.unique(class_id, return_index=True)
+    names = table["class_name"].take(pa.array(first)).to_pylist()
     return Facts(
-        key=np.array(column["key"], dtype=object),
-        source=np.array(column["source_id"], dtype=object),
-        class_id=np.array(column["class_id"], dtype=np.int64),
-        class_names=dict(sorted(zip(column["class_id"], column["class_name"], strict=True))),
-        level=np.array(column["level"], dtype=np.int64),
-        seed=np.array(column["seed"], dtype=np.int64),
-        retry=np.array(column["retry"], dtype=np.int64),
-        score=np.array([np.nan if s is None else s for s in column["text_score"]], dtype=np.float32),
-        status=np.array(column["status"], dtype=object),
-        stored=np.array([shard is not None for shard in column["shard"]], dtype=bool),
-        kept=np.array([key in accepted for key in column["key"]], dtype=bool),
+        key=table["key"],
+        source=_words(table["source_id"]),
+        class_id=class_id,
+        class_names=dict(zip(ids.tolist(), names, strict=True)),
+        level=_numbers(table["level"]),
+        seed=_numbers(table["seed"]),
+        retry=_numbers(table["retry"]),
+        score=table["text_score"].cast(pa.float32()).fill_null(np.nan).to_numpy(),
+        status=_words(table["status"]),
+        stored=table["shard"].is_valid().to_numpy(),
+        kept=pc.is_in(table["key"], pa.array(store.selection(selection), pa.string())).to_numpy(),
         rule=dict(store.selection_rule(selection)),
-        read=store.read,
+        reader=store.read,
     )
+
+
+def _numbers(column: pa.ChunkedArray) -> np.ndarray:
+    return column.to_numpy().astype(np.int64)
+
+
+def _words(column: pa.ChunkedArray) -> np.ndarray:
+    """Objects that share one string per different value: eight bytes per row."""
+    coded = column.combine_chunks().dictionary_encode()
+    return np.array(coded.dictionary.to_pylist(), dtype=object)[coded.indices.to_numpy()]

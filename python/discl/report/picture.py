@@ -44,7 +44,7 @@ def write_picture(out: str | os.PathLike, facts: Facts, sources: Sources, rows: 
 def _draw_sample(canvas: Image.Image, facts: Facts, row: int | None, corner: tuple[int, int]) -> None:
     if row is None or not facts.stored[row]:
         return
-    image, kept = _open(facts.read(facts.key[row])), bool(facts.kept[row])
+    image, kept = _open(facts.image(row)), bool(facts.kept[row])
     if not kept:
         image = Image.blend(ImageOps.grayscale(image).convert("RGB"), Image.new("RGB", image.size, PAPER), 0.6)
     canvas.paste(image, corner)

@@ -98,7 +98,7 @@ def _cell(facts: Facts, row: int | None, label: str) -> Markup:
     score = "" if np.isnan(facts.score[row]) else f"{facts.score[row]:.2f}"
     about = f"level {facts.level[row]}, seed {facts.seed[row]}, {state}, text score {score or 'none'}"
     if facts.stored[row]:
-        picture = tag("img", src=data_uri(facts.read(facts.key[row])), alt=f"{label}, {about}", title=about)
+        picture = tag("img", src=data_uri(facts.image(row)), alt=f"{label}, {about}", title=about)
     else:
         word = PROBLEMS.get(facts.status[row], "no image")
         picture = tag("span", word, class_="hole", title=about)

@@ -80,7 +80,7 @@ def explorer_data(facts: Facts, rows: np.ndarray, axis: dict[str, float]) -> dic
 def _pictures(facts: Facts, rows: np.ndarray) -> dict[str, str]:
     places = np.flatnonzero(facts.stored[rows])
     chosen = spread(places, facts.score[rows], THUMBNAILS)
-    uris = {str(place): data_uri(facts.read(facts.key[rows[place]])) for place in chosen.tolist()}
+    uris = {str(place): data_uri(facts.image(rows[place])) for place in chosen.tolist()}
     size = sum(map(len, uris.values()))
     if size <= BYTES:
         return uris
