@@ -1,4 +1,4 @@
-"""A handful of samples for shards, and the helpers that write and read them back."""
+"""A handful of samples for shards, and the pair of files they are written to."""
 
 import random
 from pathlib import Path
