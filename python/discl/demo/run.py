@@ -22,8 +22,8 @@ SEEDS, FULL_SEEDS = 5, 20  # trainings per method
 def run_demo(out: str | os.PathLike = "discl-demo", full: bool = False, on_event: OnEvent | None = None) -> Path:
     """Hard digits -> spectrum -> selection -> every method of the result table -> report; returns its path.
 
-    `out` receives data/, spectrum/ (the store), config.toml, metrics.json, spectrum.png and report.html. What a finished or
-    interrupted run left in the store is not made again. `full` trains each method 20 times, not 5.
+    `out` receives data/, spectrum/ (the store), config.toml, metrics.json, spectrum.png and report.html. What a
+    finished or interrupted run left there is not made again. `full` trains each method 20 times, not 5.
     """
     out = Path(out).absolute()
     out.mkdir(parents=True, exist_ok=True)
