@@ -14,7 +14,7 @@ from discl.engine.noise_schedule import executed_steps
 from discl.engine.pretrained import DiffusionModel, load_model
 from discl.engine.request import Request, Sample
 from discl.engine.scheduler import Scheduler
-from discl.engine.slots import Slots, step_table
+from discl.engine.slots import Slots, stable_rows, step_table
 from discl.engine.solver import SOLVERS, choose_solver
 from discl.engine.sources import Source, Sources
 from discl.engine.stats import Stats
@@ -78,7 +78,7 @@ class Engine:
         self.schedule = SOLVERS[self.solver](model.scheduler_config, steps)
         self.stats = Stats()
         self._texts = TextStates(model.encode_text)
-        self._autoencoder = Autoencoder(model, device, dtype, batch=min(slots, DECODE_BATCH))
+        self._autoencoder = Autoencoder(model, device, dtype, batch=micro_batch(slots))
         self._denoise = torch_denoiser(model.unet, dtype, compiled=backend == "torch-compile")
         self._table = step_table(self.schedule, device)
         self._batches: dict[Shape, Slots] = {}
@@ -125,7 +125,7 @@ class Engine:
         if clip:
             from discl.engine.scorer import Scorer  # open_clip takes seconds to import
 
-            scorer = Scorer.from_pretrained(clip, device=chosen, batch=min(slots, DECODE_BATCH))
+            scorer = Scorer.from_pretrained(clip, device=chosen, batch=micro_batch(slots))
         return cls(
             model,
             scorer,
@@ -278,6 +278,11 @@ def _defect(finite: bool, image: np.ndarray) -> str:
     if image.min() == image.max():
         return f"the decoded image is flat (every value is {image.min()})"
     return ""
+
+
+def micro_batch(slots: int) -> int:
+    """Rows that are decoded and scored together: about as many as finish together."""
+    return stable_rows(min(slots, DECODE_BATCH))
 
 
 def _device(name: str) -> torch.device:

@@ -59,7 +59,6 @@ def load_model(path: str, device: torch.device, dtype: torch.dtype) -> Diffusion
         with _no_progress_bars():
             pipe = StableDiffusionImg2ImgPipeline.from_pretrained(
                 folder,
-                torch_dtype=dtype,
                 use_safetensors=True,
                 safety_checker=None,
                 feature_extractor=None,
@@ -68,7 +67,7 @@ def load_model(path: str, device: torch.device, dtype: torch.dtype) -> Diffusion
             )
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         raise ModelError(f"model {folder} cannot be loaded: {_first_line(error)}; check the folder's files") from error
-    pipe.to(device)
+    pipe.to(device, dtype)  # not at loading: diffusers and transformers disagree on the keyword and the default
     for module in (pipe.unet, pipe.vae, pipe.text_encoder):
         module.requires_grad_(False).eval()
 
