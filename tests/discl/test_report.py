@@ -6,13 +6,13 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+
 from discl.report import write_report
 from discl.report.acceptance import accepted_counts
 from discl.report.facts import store_facts
 from discl.report.html import VOID, tag
 from discl.report.spectrum import choose_sources
-from discl.report.threshold import explorer_data, score_axis, spread, start_threshold
-
+from discl.report.threshold import BINS, explorer_data, score_axis, spread, start_threshold
 from tests.discl.fake_store import LEVELS, METHODS, NASTY, THRESHOLD, FakeStore, index_rows, png
 
 
@@ -165,12 +165,10 @@ def test_sources_are_taken_from_every_class_by_turns(rows):
 @pytest.mark.parametrize("seed", range(5))
 def test_the_axis_covers_every_score_with_few_round_bins(seed):
     generator = np.random.default_rng(seed)
-    score = generator.normal(generator.uniform(-0.5, 0.5), generator.uniform(1e-4, 0.3), 50).astype(
-        np.float32
-    )
+    score = generator.normal(generator.uniform(-0.5, 0.5), generator.uniform(1e-4, 0.3), 50).astype(np.float32)
     axis = score_axis(score)
     assert axis["low"] <= score.min() and score.max() < axis["high"]
-    assert (axis["high"] - axis["low"]) / axis["width"] <= 48 + 1e-6
+    assert (axis["high"] - axis["low"]) / axis["width"] <= BINS + 1e-6
 
 
 def test_spread_keeps_order_ends_and_limit():
@@ -200,6 +198,4 @@ def test_at_the_runs_threshold_nothing_moves(rows):
 
 
 def test_tags_escape_text_and_attributes():
-    assert tag("p", "<b>&", title='"<', hidden=True, lang=None) == (
-        '<p title="&quot;&lt;" hidden>&lt;b&gt;&amp;</p>'
-    )
+    assert tag("p", "<b>&", title='"<', hidden=True, lang=None) == ('<p title="&quot;&lt;" hidden>&lt;b&gt;&amp;</p>')

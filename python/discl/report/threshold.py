@@ -11,10 +11,10 @@ from discl.report.thumbnails import data_uri
 SCORES = 40_000  # samples whose scores the page carries
 THUMBNAILS = 1_000  # of these, how many with a picture
 BYTES = 2_500_000  # of pictures
-BINS = 48
+BINS = 100
 LEAD = (
     "Text score of every finished image, by level. Drag the slider, or use the arrow keys, to see what "
-    "another threshold would take in and leave out. "
+    "another threshold would take in and leave out. Heights are square roots of counts, so that rare scores show. "
 )
 NICE = (0.0005, 0.001, 0.002, 0.0025, 0.005, 0.01, 0.02, 0.025, 0.05, 0.1, 0.2, 0.25, 0.5)
 
@@ -116,7 +116,7 @@ def _share(level: int) -> Markup:
 def _bars(counts: np.ndarray) -> Markup:
     """Bars drawn twice: muted below, in the accent colour above and clipped at the threshold by CSS."""
     top = max(int(counts.max()), 1)
-    shapes = join(_bar(place, 38 * count / top) for place, count in enumerate(counts.tolist()) if count)
+    shapes = join(_bar(place, 38 * (count / top) ** 0.5) for place, count in enumerate(counts.tolist()) if count)
     box = {"viewBox": f"0 0 {len(counts)} 40", "preserveAspectRatio": "none", "aria_hidden": "true"}
     return tag("div", *(tag("svg", shapes, class_=half, **box) for half in ("below", "above")), class_="plot")
 
