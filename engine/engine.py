@@ -12,9 +12,10 @@ from discl.engine.autoencoder import Autoencoder
 from discl.engine.denoiser import torch_denoiser
 from discl.engine.noise_schedule import executed_steps
 from discl.engine.pretrained import DiffusionModel, load_model
+from discl.engine.reproducible import stable_rows
 from discl.engine.request import Request, Sample
 from discl.engine.scheduler import Scheduler
-from discl.engine.slots import Slots, stable_rows, step_table
+from discl.engine.slots import Slots, step_table
 from discl.engine.solver import SOLVERS, choose_solver
 from discl.engine.sources import Source, Sources
 from discl.engine.stats import Stats
@@ -204,7 +205,7 @@ class Engine:
         width, height = (side - side % self.model.multiple for side in request.size or image.size)
         if min(width, height) < self.model.multiple:
             raise ValueError(
-                f"{image.width}x{image.height} pixels are less than one latent cell ({self.model.multiple} pixels a side)"
+                f"{image.width}x{image.height} pixels: a latent cell alone has {self.model.multiple} pixels a side"
             )
         guidance = self.text_guidance if request.text_guidance is None else request.text_guidance
         shape = Shape(height, width, guided=guidance > 1)

@@ -17,6 +17,7 @@ from diffusers import StableDiffusionImg2ImgPipeline
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
+from discl.engine.reproducible import make_rowwise
 from discl.errors import ModelError
 
 log = logging.getLogger(__name__)
@@ -67,9 +68,12 @@ def load_model(path: str, device: torch.device, dtype: torch.dtype) -> Diffusion
             )
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         raise ModelError(f"model {folder} cannot be loaded: {_first_line(error)}; check the folder's files") from error
-    pipe.to(device, dtype)  # not at loading: diffusers and transformers disagree on the keyword and the default
     for module in (pipe.unet, pipe.vae, pipe.text_encoder):
-        module.requires_grad_(False).eval()
+        # Cast here and not at loading: diffusers and transformers disagree on the keyword and on the default.
+        torch.nn.Module.to(module, device, dtype).requires_grad_(False).eval()
+    if device.type == "cpu":
+        make_rowwise(pipe.unet)
+        make_rowwise(pipe.vae)
 
     def encode_text(text: str) -> torch.Tensor:
         return pipe.encode_prompt(text, device, 1, False)[0]

@@ -11,6 +11,7 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from discl.engine.clip_checkpoint import ClipCheckpoint, load_clip
+from discl.engine.reproducible import make_rowwise
 from discl.kernels import ClipPlan, clip_input
 
 PLANS_KEPT = 64  # sources come in many sizes; a plan is about 1 MB
@@ -40,6 +41,8 @@ class Scorer:
         self.width = checkpoint.width
         self.device, self.dtype, self.batch = torch.device(device), dtype, batch
         self.model = checkpoint.model.to(self.device, dtype)
+        if self.device.type == "cpu":
+            make_rowwise(self.model)
         self._tokenize = checkpoint.tokenize
         self._texts: dict[str, torch.Tensor] = {}
         build = functools.partial(ClipPlan.build, preprocess=checkpoint.preprocess, device=self.device)

@@ -5,19 +5,9 @@ import torch
 
 from discl.engine.denoiser import Denoise, advance
 from discl.engine.noise_schedule import NoiseSchedule
+from discl.engine.reproducible import stable_rows
 
 IDLE = 0  # the table's first row: all zeros, so an idle slot stays at zero
-
-
-def stable_rows(rows: int, copies: int = 1) -> int:
-    """The least batch of at least `rows` whose every position computes the same bits, for `copies` of it stacked.
-
-    MKL's float32 matrix product takes another path for the last rows of 5 to 7, 9 to 11, ... rows (measured with 1 to 16
-    threads: 5-7, 9-11, 17-19, 25-27), so a row's bits would depend on its slot. Multiples of four are free of it.
-    """
-    while rows * copies > 4 and rows * copies % 4:
-        rows += 1
-    return rows
 
 
 def step_table(schedule: NoiseSchedule, device: torch.device) -> torch.Tensor:

@@ -1,0 +1,112 @@
+"""What makes a row's bits independent of its place in the batch, where the CPU's libraries would not.
+
+Found by giving every row of a batch the same input and comparing the rows of every operator's result, for 1 to 16
+threads. Layers are exchanged in place by subclasses without state, so parameters and state dicts stay as they are.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from diffusers.models.activations import GEGLU
+
+GRAIN = 32768  # elements below which torch's elementwise loops do not start another thread
+LANES = 32  # elements that such a loop takes at once; the rest of a thread's share is computed by scalar code
+
+
+def make_rowwise(model: torch.nn.Module) -> None:
+    """Exchange the layers of a CPU model whose rows would depend on their place."""
+    for module in model.modules():
+        module.__class__ = ROWWISE.get(type(module), type(module))
+
+
+def stable_rows(rows: int, copies: int = 1) -> int:
+    """The least batch of at least `rows` in which `copies` of it stacked are at most four rows or a multiple of four.
+
+    MKL's float32 matrix product takes another path for the last rows of 5 to 7, 9 to 11, 17 to 19 and 25 to 27 rows.
+    """
+    while rows * copies > 4 and rows * copies % 4:
+        rows += 1
+    return rows
+
+
+def by_rows(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """An elementwise function of x [B, ...], row by row where scalar code would meet some rows and not others."""
+    if torch.compiler.is_compiling():
+        return function(x)
+    threads = min(torch.get_num_threads(), math.ceil(x.numel() / GRAIN))
+    if x.numel() % (LANES * threads or 1) == 0:
+        return function(x)
+    return torch.stack([function(row) for row in x])
+
+
+@torch.library.custom_op("discl::linear", mutates_args=())
+def opaque_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """oneDNN's linear as one node of a compiled graph: inductor itself takes it with frozen weights only."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+@opaque_linear.register_fake
+def _(x, weight, bias):
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Linear through oneDNN (also half of MKL's time on AMD Zen 5); MKL treats the last rows of a thread apart."""
+    if x.requires_grad or x.dtype not in (torch.float32, torch.bfloat16):
+        return torch.nn.functional.linear(x, weight, bias)
+    if torch.compiler.is_compiling():
+        return opaque_linear(x, weight, bias)
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+class RowwiseLinear(torch.nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+class RowwiseAttention(torch.nn.MultiheadAttention):
+    """Self-attention as CLIP towers call it (one input, no weights returned); anything else is torch's own."""
+
+    def forward(self, query, key, value, need_weights=True, attn_mask=None, **options):
+        masks = attn_mask is not None and attn_mask.dtype == torch.bool
+        if need_weights or masks or options or query is not key or key is not value or query.dim() != 3:
+            return super().forward(query, key, value, need_weights=need_weights, attn_mask=attn_mask, **options)
+        x = query if self.batch_first else query.transpose(0, 1)
+        heads = linear(x, self.in_proj_weight, self.in_proj_bias).unflatten(2, (3, self.num_heads, self.head_dim))
+        out = torch.nn.functional.scaled_dot_product_attention(*heads.permute(2, 0, 3, 1, 4), attn_mask=attn_mask)
+        out = linear(out.transpose(1, 2).flatten(2), self.out_proj.weight, self.out_proj.bias)
+        return (out if self.batch_first else out.transpose(0, 1)), None
+
+
+class RowwiseGroupNorm(torch.nn.GroupNorm):
+    """GroupNorm whose input is made contiguous: for channels-last input (what attention leaves behind) torch splits the
+    whole batch over its threads and adds up per-thread partial sums."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.contiguous())
+
+
+class RowwiseSiLU(torch.nn.SiLU):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return by_rows(super().forward, x)
+
+
+class RowwiseGELU(torch.nn.GELU):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return by_rows(super().forward, x)
+
+
+class RowwiseGEGLU(GEGLU):
+    def gelu(self, gate: torch.Tensor) -> torch.Tensor:
+        return by_rows(super().gelu, gate.contiguous())  # half of a wider tensor: its loop has other shares
+
+
+ROWWISE = {
+    torch.nn.Linear: RowwiseLinear,
+    torch.nn.MultiheadAttention: RowwiseAttention,
+    torch.nn.GroupNorm: RowwiseGroupNorm,
+    torch.nn.SiLU: RowwiseSiLU,
+    torch.nn.GELU: RowwiseGELU,
+    GEGLU: RowwiseGEGLU,
+}
