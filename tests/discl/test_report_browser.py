@@ -6,8 +6,8 @@ import shutil
 import subprocess
 
 import pytest
-from discl.report import write_report
 
+from discl.report import write_report
 from tests.discl.fake_store import METHODS, FakeStore, index_rows
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
