@@ -26,10 +26,9 @@ def accepted_counts(facts: Facts) -> np.ndarray:
     classes, levels = list(facts.class_names), facts.levels
     rows = np.searchsorted(classes, facts.class_id)
     columns = np.searchsorted(levels, facts.level)
-    counts = np.zeros((len(classes), len(levels), 2), dtype=np.int64)
-    np.add.at(counts, (rows, columns, 0), facts.kept)
-    np.add.at(counts, (rows, columns, 1), 1)
-    return counts
+    cells, shape = rows * len(levels) + columns, (len(classes), len(levels))
+    halves = [np.bincount(part, minlength=shape[0] * shape[1]) for part in (cells[facts.kept], cells)]
+    return np.stack(halves, axis=-1).reshape(*shape, 2)
 
 
 def _rule(facts: Facts) -> str:
@@ -56,7 +55,7 @@ def _level_bars(facts: Facts, counts: np.ndarray) -> Markup:
 
 def _class_table(facts: Facts, counts: np.ndarray) -> Markup:
     names = list(facts.class_names.values())
-    order = range(len(names))
+    order = list(range(len(names)))
     note = None
     if len(names) > CLASSES:
         order = sorted(order, key=lambda row: _share(counts[row].sum(axis=0)))[:CLASSES]

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -112,7 +112,7 @@ def merged_metrics(runs: list[Run]) -> dict[str, Any]:
     if len(tables) == 1:
         name, metrics = tables[0]
         return metrics if "methods" in metrics else {"methods": {name: single(metrics)}}
-    methods = {}
+    methods: dict[str, Any] = {}
     for name, metrics in tables:
         found = metrics.get("methods") or {"": single(metrics)}
         methods |= {f"{name} {method}".strip(): groups for method, groups in found.items()}
@@ -127,9 +127,10 @@ def single(metrics: dict[str, Any]) -> dict[str, Any]:
 
 def stages(records: list[dict[str, Any]], metrics: dict[str, Any]) -> list[dict[str, Any]]:
     """Seconds and UNet evaluations by stage, over all runs that filled the store and the trainings."""
-    seconds: Counter = Counter()
+    seconds: dict[str, float] = defaultdict(float)
     for record in records:
-        seconds.update(record.get("seconds", {}))
+        for stage, value in record.get("seconds", {}).items():
+            seconds[stage] += value
     inside = sum(value for stage, value in seconds.items() if stage.startswith("engine."))
     seconds["rest"] = max(seconds["generate"] - inside, 0.0)
     rows = [{"stage": label, "seconds": seconds[stage]} for stage, label in STAGES.items() if seconds[stage]]

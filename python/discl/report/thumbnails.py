@@ -13,8 +13,8 @@ def data_uri(encoded: bytes, side: int = SIDE) -> str:
 
     Metadata is dropped when the image is encoded again, so a thousand thumbnails fit in a page.
     """
-    with Image.open(io.BytesIO(encoded)) as image:
-        image = image.convert("RGB")
+    with Image.open(io.BytesIO(encoded)) as file:
+        image = file.convert("RGB")
         image.thumbnail((side, side))
         packed = io.BytesIO()
         image.save(packed, "webp", lossless=max(image.size) <= 32, quality=80, method=4)
