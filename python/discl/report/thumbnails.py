@@ -9,9 +9,9 @@ SIDE = 96  # pixels: twice the size at which a cell of the grid is shown
 
 
 def data_uri(encoded: bytes, side: int = SIDE) -> str:
-    """A `data:` URI of the image, shrunk to at most `side` pixels; a small PNG or WebP is passed through.
+    """A `data:` URI of the image, shrunk to at most `side` pixels, as WebP (lossless up to 32 pixels).
 
-    Metadata is dropped when the image is encoded again, so a thousand thumbnails fit in a page.
+    Metadata is dropped, so that a thousand thumbnails fit in a page.
     """
     with Image.open(io.BytesIO(encoded)) as file:
         image = file.convert("RGB")
