@@ -3,9 +3,11 @@
 import os
 
 import pytest
-import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # models this small are slower on two threads; read when torch loads
+
+import torch
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

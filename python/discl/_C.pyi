@@ -43,9 +43,7 @@ class ShardWriter:
     """
 
     def __init__(self, tar: str, journal: str) -> None: ...
-    def append(
-        self, key: str, extension: str, image: bytes, json: bytes, row: bytes, embedding: bytes
-    ) -> None:
+    def append(self, key: str, extension: str, image: bytes, json: bytes, row: bytes, embedding: bytes) -> None:
         """Write <key>.<extension> and <key>.json to the tar, then the record. extension "": no image."""
 
     def sync(self) -> None:

@@ -32,9 +32,7 @@ class Checkpoints:
         """`state` is JSON: position in the order, history."""
         tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
         for number, entries in optimizer.state_dict()["state"].items():
-            tensors |= {
-                f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in entries.items()
-            }
+            tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in entries.items()}
         tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self.path, save(tensors, {"state": json.dumps(state | {"identity": self.identity})}))

@@ -95,13 +95,9 @@ class Curriculum:
     @cached_property
     def mix(self) -> Mix:
         """The same in every epoch and for every policy, so that policies are compared at equal steps."""
-        exact = {
-            name: Fraction(repr(getattr(self.config, name))) for name in ("nontail_share", "synthetic_scale")
-        }
+        exact = {name: Fraction(repr(getattr(self.config, name))) for name in ("nontail_share", "synthetic_scale")}
         share = self.tail_share
-        mixed = mix(
-            len(self.nontail), len(self.tail), share, exact["nontail_share"], exact["synthetic_scale"]
-        )
+        mixed = mix(len(self.nontail), len(self.tail), share, exact["nontail_share"], exact["synthetic_scale"])
         log.info("tail share %s: %d tail and %d other images per epoch", share, mixed.tail, mixed.nontail)
         return mixed
 
@@ -110,9 +106,7 @@ class Curriculum:
         """The tail's target share. "auto" is #tail classes / #classes; where tail and rest share classes, the
         share that the grown tail has by nature."""
         if self.config.tail_share == 0:
-            raise ConfigError(
-                "curriculum.tail_share = 0 leaves no place for the tail; use a share above 0 or 'auto'"
-            )
+            raise ConfigError("curriculum.tail_share = 0 leaves no place for the tail; use a share above 0 or 'auto'")
         if self.config.tail_share != "auto":
             return Fraction(repr(self.config.tail_share))
         labels = self.dataset.labels

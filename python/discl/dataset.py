@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import Dataset
 
-from discl.data import DataTable
+from discl.data import DataTable, load_data
 from discl.data.images import decode_image
 from discl.errors import DataError, StoreError
 
@@ -15,14 +15,15 @@ REAL = 100  # the level of a real image
 class SpectrumDataset(Dataset):
     """Rows [0, n_real) are the real images of a split, the rest the selection's images sorted by key.
 
-    store: discl.Store, or None for real images only. data: DataTable. tail: table rows of the images that
-    synthetic ones stand for (default: classes with fewer than 20 training images).
+    store: discl.Store, or None for real images only. data: DataTable, or the DataConfig to load it from. tail:
+    table rows of the images that synthetic ones stand for (default: classes with fewer than 20 training images).
     Columns of length N: `labels` int64, `levels` int64 (100 = real), `is_synth` bool, `ids` objects (table id
     or store key), `tail` bool (False for synthetic rows). Raises StoreError where store and data disagree
     about the classes.
     """
 
-    def __init__(self, store, data: DataTable, selection="default", transform=None, split="train", tail=None):
+    def __init__(self, store, data, selection="default", transform=None, split="train", tail=None):
+        data = data if isinstance(data, DataTable) else load_data(data)
         self.store, self.data, self.transform = store, data, transform
         self.class_names, self.train_counts = data.class_names, data.train_counts
         rows = data.rows(split)
@@ -70,9 +71,7 @@ def _synthetic(store, selection: str, class_names) -> tuple[list[str], np.ndarra
     if store is None:
         return [], np.empty(0, np.int64), np.empty(0, np.int64)
     keys = sorted(store.selection(selection))
-    columns = {
-        name: store.table.column(name).to_pylist() for name in ("key", "class_id", "class_name", "level")
-    }
+    columns = {name: store.table.column(name).to_pylist() for name in ("key", "class_id", "class_name", "level")}
     row_of = {key: row for row, key in enumerate(columns["key"])}
     missing = [key for key in keys if key not in row_of]
     if missing:

@@ -73,17 +73,13 @@ def _numbers(table: DataTable, name: str) -> np.ndarray:
 
 def _column(table: DataTable, name: str) -> list:
     if name not in table.columns:
-        raise ConfigError(
-            f"hard.rule needs a column {name!r} in the data table; write one, or use rule = 'few'"
-        )
+        raise ConfigError(f"hard.rule needs a column {name!r} in the data table; write one, or use rule = 'few'")
     return table.columns[name]
 
 
 def _advice(config, table: DataTable) -> str:
     if config.rule == "few":
-        return (
-            f"the smallest class has {table.train_counts.min()}, so raise hard.few_below = {config.few_below}"
-        )
+        return f"the smallest class has {table.train_counts.min()}, so raise hard.few_below = {config.few_below}"
     return "check the data"
 
 

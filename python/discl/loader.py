@@ -15,6 +15,7 @@ from discl.torch_loader import TorchLoader, describe
 from discl.views import WHOLE, View, windows
 
 PREFETCH = 2
+PHOTO = View()
 BLANK = np.frombuffer(b"P5 1 1 255 \0", dtype=np.uint8)  # feeds a rank whose part of the last batch is empty
 
 
@@ -29,10 +30,11 @@ class CurriculumLoader:
 
     image float32 [n, channels, size, size]; label, level int64 [n]; is_synth bool [n]; id: list of n strings.
     Only what is yielded counts as consumed, so `state_dict` may be taken at any batch. `substituted` counts
-    images that stood in for damaged ones. Decoding runs in `threads` C++ threads on the CPU.
+    images that stood in for damaged ones. `view` is by default the whole image at 224 pixels with ImageNet's mean
+    and std. Decoding runs in `threads` C++ threads on the CPU.
     """
 
-    def __init__(self, dataset, sampler, view: View, threads: int = 2):
+    def __init__(self, dataset, sampler, view: View = PHOTO, threads: int = 2):
         self.dataset, self.sampler, self.view, self.threads = dataset, sampler, view, max(threads, 1)
         self.reader = EncodedReader(dataset)
         self.substituted = 0

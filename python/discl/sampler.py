@@ -18,13 +18,9 @@ class CurriculumSampler(Sampler):
     levels: the spectrum's (default: those in the dataset). Raises ConfigError where ranks do not divide it.
     """
 
-    def __init__(
-        self, dataset, curriculum, batch: int, seed: int, rank: int = 0, world: int = 1, levels=None
-    ):
+    def __init__(self, dataset, curriculum, batch: int, seed: int, rank: int = 0, world: int = 1, levels=None):
         if batch % world:
-            raise ConfigError(
-                f"train.batch = {batch} cannot be split evenly over {world} ranks; use a multiple"
-            )
+            raise ConfigError(f"train.batch = {batch} cannot be split evenly over {world} ranks; use a multiple")
         self.curriculum = Curriculum(dataset, curriculum, seed, levels)
         self.batch, self.seed, self.rank, self.world = batch, seed, rank, world
         self.epochs = curriculum.epochs
@@ -93,9 +89,7 @@ class CurriculumSampler(Sampler):
             "seed": self.seed,
             "batch": self.batch,
             "progress": sorted(self._progress.items()),
-            "frozen": sorted(
-                (epoch, sorted(gains.items())) for epoch, gains in self._frozen.items() if gains
-            ),
+            "frozen": sorted((epoch, sorted(gains.items())) for epoch, gains in self._frozen.items() if gains),
         }
 
     def load_state_dict(self, state: dict) -> None:

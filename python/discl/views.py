@@ -22,7 +22,7 @@ class View:
     min_area: smallest share of the image that a training window covers (1: all of it). flip: left-right.
     """
 
-    size: int
+    size: int = 224
     channels: int = 3
     mean: tuple[float, ...] = (123.675, 116.28, 103.53)
     std: tuple[float, ...] = (58.395, 57.12, 57.375)

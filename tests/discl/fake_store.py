@@ -10,9 +10,7 @@ LEVELS, SEEDS, THRESHOLD = (0, 30, 50), (10, 20), 0.3
 NASTY = '</script><script>alert("x")</script> & größe 猫'
 METHODS = {
     "ce": {group: {"mean": 0.60, "std": 0.02} for group in ("overall", "many", "medium", "few")},
-    "diverse-to-specific": {
-        group: {"mean": 0.67, "std": 0.01} for group in ("overall", "many", "medium", "few")
-    },
+    "diverse-to-specific": {group: {"mean": 0.67, "std": 0.01} for group in ("overall", "many", "medium", "few")},
 }
 
 
@@ -41,9 +39,7 @@ def png(value: int) -> bytes:
     return packed.getvalue()
 
 
-def index_rows(
-    sources: int = 6, names: tuple[str, ...] = ("zero", "one", NASTY), seed: int = 0
-) -> list[dict]:
+def index_rows(sources: int = 6, names: tuple[str, ...] = ("zero", "one", NASTY), seed: int = 0) -> list[dict]:
     """Every third class; sample 5 was rejected early, sample 7 is NaN."""
     generator = np.random.default_rng(seed)
     rows = []

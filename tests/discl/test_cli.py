@@ -178,10 +178,17 @@ def test_overrides_win_over_the_file(file):
     assert load_config(file, ["spectrum.steps=7"]).spectrum.steps == 7
 
 
-def test_train_then_evaluate_then_report(file, capfd, monkeypatch):
+@pytest.fixture
+def uncompiled():
+    import torch
+
+    with torch._dynamo.config.patch(disable=True):
+        yield
+
+
+def test_train_then_evaluate_then_report(file, capfd, uncompiled):
     import json
 
-    monkeypatch.setattr("torch._dynamo.config.disable", True)  # compiling is not what is tested here
     (file.parent / "train").mkdir()
     (file.parent / "data").rename(file.parent / "train" / "train")
     make_project(file.parent / "other", file.parent)

@@ -41,9 +41,7 @@ def report(tmp_path_factory):
     names = ("a class with a rather long name of many words", "Unbreakable" * 9, "zero")
     metrics = {"methods": METHODS, "seeds": [0, 1], "steps": 10}
     config = {"spectrum": {"prompt": "a very long prompt " * 12}}
-    return write_report(
-        out, title="x" * 200, store=FakeStore(index_rows(names=names)), metrics=metrics, config=config
-    )
+    return write_report(out, title="x" * 200, store=FakeStore(index_rows(names=names)), metrics=metrics, config=config)
 
 
 def test_the_slider_moves_exactly_the_samples_between_the_thresholds(report, tmp_path):
