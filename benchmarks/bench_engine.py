@@ -114,7 +114,7 @@ def engine_run(engine: Engine, requests: list[Request]) -> Callable[[], float]:
 
 
 def run(small: bool = False) -> dict:
-    images, repeats = (1, 2) if small else (8, 5)
+    images, repeats = (1, 2) if small else (16, 5)
     slots = 4 if small else 16
     requests = spectrum(images, seeds=1 if small else 4)
     with tempfile.TemporaryDirectory() as folder:
@@ -123,7 +123,7 @@ def run(small: bool = False) -> dict:
         eager = Engine.from_pretrained(model, **settings)
         compiled = Engine.from_pretrained(model, backend="torch-compile", **settings)
         contestants = {
-            "diffusers, one call each": diffusers_loop(model, requests if small else requests[::8]),
+            "diffusers, one call each": diffusers_loop(model, requests if small else requests[::13]),
             "engine, eager": engine_run(eager, requests),
             "engine, torch.compile": engine_run(compiled, requests),
             "bare compiled loop": bare_loop(compiled, requests),

@@ -40,14 +40,18 @@ def by_rows(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -
     return torch.stack([function(row) for row in x])
 
 
-@torch.library.custom_op("discl::linear", mutates_args=())
-def opaque_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """oneDNN's linear as one node of a compiled graph: inductor itself takes it with frozen weights only."""
+# oneDNN's linear as one node of a compiled graph: inductor itself takes it with frozen weights only.
+_library = torch.library.Library("discl", "DEF")
+_library.define("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,))
+
+
+@torch.library.impl(_library, "linear", "CPU")
+def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
-@opaque_linear.register_fake
-def _(x, weight, bias):
+@torch.library.register_fake("discl::linear")
+def _(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     return x.new_empty(*x.shape[:-1], weight.shape[0])
 
 
@@ -56,8 +60,8 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> 
     if x.requires_grad or x.dtype not in (torch.float32, torch.bfloat16):
         return torch.nn.functional.linear(x, weight, bias)
     if torch.compiler.is_compiling():
-        return opaque_linear(x, weight, bias)
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return torch.ops.discl.linear(x, weight, bias)
+    return _linear(x, weight, bias)
 
 
 class RowwiseLinear(torch.nn.Linear):
