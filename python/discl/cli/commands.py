@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import json
+import logging
 import subprocess
 import sys
 import warnings
@@ -158,6 +159,7 @@ def _quiet(verbose: bool) -> None:
     """The model libraries' own progress bars and notices stay out of a run's output."""
     if verbose:
         return
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # "No CUDA runtime is found"
     import diffusers
     import transformers
 
