@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 # C++ changes reach Python only through a reinstall, so the stamp depends on csrc.
 $(INSTALLED): setup.py pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt setuptools wheel pybind11 cmake ninja
+	$(BIN)/python -m pip install -q -c constraints.txt 'setuptools>=77' wheel pybind11 cmake ninja
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install -q --no-build-isolation -c constraints.txt -e '.[dev]'
 	touch $@
 

@@ -6,7 +6,7 @@
     autoencoder    image <-> latent                            denoiser       UNet behind one contract
     sources        source images encoded once                  stats          what it counts
     slots          the batch: one row per running request      scorer         CLIP scores and embeddings
-    engine         the loop that ties them
+    engine         the loop that ties them                     pixels         any PIL image -> RGB
 
 The names are loaded when they are first used, so that the torch-free rooms can be imported without torch.
 """

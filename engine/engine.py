@@ -1,5 +1,6 @@
 """Requests -> samples: schedule, start, step, finish, score. The loop; the rooms beside it do the work."""
 
+import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -7,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from PIL import Image
 
 from discl.engine.autoencoder import Autoencoder
 from discl.engine.denoiser import torch_denoiser
 from discl.engine.noise_schedule import executed_steps
+from discl.engine.options import BACKENDS, DTYPES, find_device, refuse_unknown
 from discl.engine.pretrained import DiffusionModel, load_model
 from discl.engine.reproducible import stable_rows
 from discl.engine.request import Request, Sample
@@ -20,14 +23,13 @@ from discl.engine.solver import SOLVERS, choose_solver
 from discl.engine.sources import Source, Sources
 from discl.engine.stats import Stats
 from discl.engine.text import TextStates
-from discl.errors import DisclError, ModelError
+from discl.errors import DisclError
 
 if TYPE_CHECKING:
     from discl.engine.scorer import Scorer
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-BACKENDS = ("torch", "torch-compile")
 DECODE_BATCH = 8
+UNDECODABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)  # Pillow's
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,12 @@ class Engine:
         (the paper's w is g-1); at most 1 means no guidance. Raises ModelError for what cannot be loaded and DisclError
         for options this version does not have.
         """
-        _refuse_unknown(dtype=(dtype, DTYPES), backend=(backend, BACKENDS), mode=(mode, ("exact",)))
+        refuse_unknown(dtype=(dtype, DTYPES), backend=(backend, BACKENDS), mode=(mode, ("exact",)))
         if exported:
             raise DisclError(f"exported={exported!r} goes with an exported backend, which this version does not have")
         if rejection:
             raise DisclError("rejection (early rejection) is not available in this version: leave it None")
-        chosen = _device(device)
+        chosen = find_device(device)
         if slots == "auto":
             slots = 8 if chosen.type == "cpu" else 16
         if not isinstance(slots, int) or slots < 1:
@@ -194,7 +196,7 @@ class Engine:
             steps = executed_steps(self.steps, request.level)
             try:
                 work, shape = self._prepare(request)
-            except (OSError, ValueError) as error:  # what PIL raises for a file it cannot decode
+            except UNDECODABLE as error:
                 yield self._count(Sample(request, status="error", reason=f"source image: {error}"))
                 continue
             scheduler.add(work, shape, steps)
@@ -205,7 +207,8 @@ class Engine:
         width, height = (side - side % self.model.multiple for side in request.size or image.size)
         if min(width, height) < self.model.multiple:
             raise ValueError(
-                f"{image.width}x{image.height} pixels: a latent cell alone has {self.model.multiple} pixels a side"
+                f"{' x '.join(map(str, request.size or image.size))} pixels: a latent cell alone has "
+                f"{self.model.multiple} pixels a side"
             )
         guidance = self.text_guidance if request.text_guidance is None else request.text_guidance
         shape = Shape(height, width, guided=guidance > 1)
@@ -284,23 +287,3 @@ def _defect(finite: bool, image: np.ndarray) -> str:
 def micro_batch(slots: int) -> int:
     """Rows that are decoded and scored together: about as many as finish together."""
     return stable_rows(min(slots, DECODE_BATCH))
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ModelError(f"device={name!r} is not a device: give auto, cpu or cuda[:n]") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError(
-            f"device={name!r} asks for a CUDA device and this machine has none: use device='auto' or 'cpu'"
-        )
-    return device
-
-
-def _refuse_unknown(**options) -> None:
-    for name, (value, known) in options.items():
-        if value not in known:
-            raise DisclError(f"{name}={value!r} is not available in this version: choose one of {', '.join(known)}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from discl.engine.pixels import to_rgb
 from discl.errors import DisclError
 
 LEVELS = range(100)
@@ -40,6 +41,12 @@ class Request:
             )
         if not _is_integer(self.noise_seed) or not 0 <= self.noise_seed < 2**32:
             raise DisclError(f"noise_seed={self.noise_seed!r} is not a 32-bit seed: give an integer in [0, 2**32)")
+        for name in ("prompt", "negative_prompt"):
+            if not isinstance(getattr(self, name), str):
+                raise DisclError(f"{name}={getattr(self, name)!r} is not text: give a str")
+        # numpy integers are welcome; torch's generator and JSON want Python's own.
+        object.__setattr__(self, "level", int(self.level))
+        object.__setattr__(self, "noise_seed", int(self.noise_seed))
         if isinstance(self.image, np.ndarray):
             if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:
                 raise DisclError(
@@ -52,10 +59,10 @@ class Request:
             raise DisclError(f"size={self.size!r} is not (width, height) in pixels")
 
     def rgb(self) -> Image.Image:
-        """The source as an RGB PIL image; raises OSError when a lazily opened file cannot be decoded."""
+        """The source as an RGB PIL image; raises what Pillow does when a lazily opened file cannot be decoded."""
         if isinstance(self.image, np.ndarray):
             return Image.fromarray(self.image)
-        return self.image.convert("RGB")
+        return to_rgb(self.image)
 
 
 @dataclass(eq=False)

@@ -114,7 +114,7 @@ def test_an_undecodable_source_is_an_error_sample_and_the_run_goes_on(folder, tm
         samples = {s.request.key: s for s in engine.run([broken, small, request(key="good")])}
     assert samples["good"].status == "ok"
     assert samples["broken"].status == "error" and "source image" in samples["broken"].reason
-    assert samples["small"].status == "error" and "5x64" in samples["small"].reason
+    assert samples["small"].status == "error" and "5 x 64" in samples["small"].reason
     assert samples["broken"].image is None
 
 
@@ -179,6 +179,8 @@ def test_one_run_at_a_time(folder):
         ({"image": np.zeros((8, 8, 3), np.float32)}, "float32"),
         ({"image": "cat.jpg"}, "is a str"),
         ({"size": (0, 8)}, "size="),
+        ({"prompt": None}, "prompt=None is not text"),
+        ({"negative_prompt": 3}, "negative_prompt=3"),
     ],
 )
 def test_a_nonsense_request_is_refused_when_it_is_made(fields, message):
@@ -192,6 +194,21 @@ def test_pil_modes_become_rgb(folder, mode):
     source = random_image(64, 64, seed=3).convert(mode)
     with Engine.from_pretrained(folder, steps=4) as engine:
         a, b = engine.run([Request(source, "x", 50, 1), Request(source.convert("RGB"), "x", 50, 1)])
+    np.testing.assert_array_equal(a.image, b.image)
+
+
+def test_sixteen_bits_are_scaled_and_alpha_lies_over_white():
+    ramp = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
+    rgb = Request(Image.fromarray(ramp), "x", 50, 1).rgb()
+    np.testing.assert_allclose(np.asarray(rgb)[..., 0], ramp / 257, atol=0.51)
+    clear = Request(Image.new("RGBA", (8, 8), (255, 0, 0, 0)), "x", 50, 1).rgb()
+    assert clear.getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("integer", [np.int64, np.int32, np.uint32, np.uint64, np.uint8])
+def test_numpy_integers_are_seeds_and_levels(folder, integer):
+    with Engine.from_pretrained(folder, steps=4) as engine:
+        a, b = engine.run([request(level=50), Request(random_image(64, 64, seed=1), "a cat", integer(50), integer(7))])
     np.testing.assert_array_equal(a.image, b.image)
 
 
