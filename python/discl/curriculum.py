@@ -66,7 +66,8 @@ def mix(nontail: int, tail: int, share: Fraction, nontail_share: Fraction, scale
 class Curriculum:
     """Epoch plans for one dataset. `config` is CurriculumConfig.
 
-    levels: the spectrum's; default: those the dataset holds. Raises ConfigError for an unknown policy, or one
+    levels: the spectrum's; default: those the dataset holds. A curriculum longer than `epochs` is shortened to
+    them, so that every level still gets its turn. Raises ConfigError for an unknown policy, or one
     that needs synthetic images where there are none.
     """
 
@@ -82,6 +83,13 @@ class Curriculum:
             raise ConfigError(
                 f"curriculum.policy = {config.policy!r} needs accepted synthetic images and there are none; "
                 "generate, lower score.threshold, or use policy 'real-only'"
+            )
+        self.epochs = min(config.curriculum_epochs, config.epochs)
+        if self.epochs < config.curriculum_epochs and config.policy not in (NATURAL, "real-only"):
+            log.warning(
+                "curriculum.curriculum_epochs = %d but there are only curriculum.epochs = %d: the levels share those",
+                config.curriculum_epochs,
+                config.epochs,
             )
 
     @cached_property
@@ -118,10 +126,10 @@ class Curriculum:
 
     def active_levels(self, epoch: int, progress: Mapping[int, float]) -> tuple[int, ...]:
         """The epoch's image-guidance levels; () means real images only, as after `curriculum_epochs`."""
-        if self.config.policy == NATURAL or epoch >= self.config.curriculum_epochs:
+        if self.config.policy == NATURAL or epoch >= self.epochs:
             return ()
         level = getattr(self.config, "level", None)
-        stage = Stage(self.levels, epoch, self.config.curriculum_epochs, self.seed, level, progress)
+        stage = Stage(self.levels, epoch, self.epochs, self.seed, level, progress)
         return POLICIES[self.config.policy](stage)
 
     def epoch_plan(self, epoch: int, progress: Mapping[int, float] | None = None) -> EpochPlan:

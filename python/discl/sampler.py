@@ -16,6 +16,9 @@ class CurriculumSampler(Sampler):
     dataset: SpectrumDataset. curriculum: CurriculumConfig. batch: images per step over all ranks, of which
     this rank gets its part; the global batch is the same for every world size, the last may be smaller.
     levels: the spectrum's (default: those in the dataset). Raises ConfigError where ranks do not divide it.
+
+    A rank without rows in the last, smaller batch does not get an empty list: its epoch ends one batch earlier
+    than `len`, which counts the steps of all ranks. DistributedDataParallel's `join` evens that out.
     """
 
     def __init__(self, dataset, curriculum, batch: int, seed: int, rank: int = 0, world: int = 1, levels=None):
@@ -37,7 +40,8 @@ class CurriculumSampler(Sampler):
         while self.step < len(self):
             rows = self.rows(self.epoch, self.step).tolist()
             self.advance()
-            yield rows
+            if rows:
+                yield rows
             if not self.step:
                 return
 
@@ -72,7 +76,7 @@ class CurriculumSampler(Sampler):
         self.step += 1
         if self.step == len(self):
             self.epoch, self.step = self.epoch + 1, 0
-            self._frozen = {epoch: gains for epoch, gains in self._frozen.items() if epoch >= self.epoch}
+            self._frozen = {epoch: gains for epoch, gains in self._frozen.items() if epoch >= self.epoch - 1}
 
     def observe(self, level: int, p_before: float, p_after: float) -> None:
         """Tell the adaptive policy the mean true-class probability at a level before and after a probe.
@@ -81,11 +85,18 @@ class CurriculumSampler(Sampler):
         """
         self._progress[int(level)] = float(p_after) - float(p_before)
 
-    def state_dict(self) -> dict:
-        """JSON-able: the position in the order, and the observations that shape it."""
+    def state_dict(self, consumed: int | None = None, epoch: int | None = None) -> dict:
+        """JSON-able: the position in the order, and the observations that shape it.
+
+        The position counts the batches that this sampler has given out. Discl's loaders count each when it is
+        consumed; a torch DataLoader with workers asks ahead, so there count yourself: with `consumed` it is the
+        state after so many batches of `epoch`, the current one (default) or the one before it.
+        """
+        epoch = self.epoch if epoch is None else epoch
+        full, step = divmod(self.step if consumed is None else consumed, len(self))
         return {
-            "epoch": self.epoch,
-            "step": self.step,
+            "epoch": epoch + full,
+            "step": step,
             "seed": self.seed,
             "batch": self.batch,
             "progress": sorted(self._progress.items()),

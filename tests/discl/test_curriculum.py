@@ -146,6 +146,16 @@ def test_every_epoch_holds_what_algorithm_1_says(policy):
         assert bool(plan.levels) == (epoch < 8 and policy != "real-only")
 
 
+def test_a_curriculum_longer_than_the_training_is_spread_over_the_epochs_there_are(caplog):
+    curriculum = Curriculum(dataset(), config(epochs=10, curriculum_epochs=60), seed=0)
+    levels = [curriculum.epoch_plan(epoch).levels for epoch in range(10)]
+    assert levels == [(0,)] * 3 + [(10,)] * 3 + [(30,)] * 2 + [(50,)] * 2
+    assert caplog.text.count("curriculum_epochs = 60 but there are only curriculum.epochs = 10") == 1
+    Curriculum(dataset(), config("real-only", epochs=10, curriculum_epochs=60), seed=0)
+    Curriculum(dataset(), config(epochs=60, curriculum_epochs=60), seed=0)
+    assert len(caplog.records) == 1
+
+
 def test_the_natural_policy_draws_as_many_images_from_the_natural_distribution():
     curriculum = Curriculum(dataset(), config("none"), seed=0)
     (pool,) = curriculum.epoch_plan(0).pools

@@ -16,6 +16,16 @@ def sampler(batch=16, seed=3, rank=0, world=1, policy="diverse-to-specific", dat
     return CurriculumSampler(data or dataset(), config(policy, **keys), batch, seed, rank, world)
 
 
+class Rows(Dataset):
+    """Gives the rows it is asked for."""
+
+    def __len__(self):
+        return 69
+
+    def __getitem__(self, row):
+        return row
+
+
 def epochs(source, count):
     return [list(source) for _ in range(count)]
 
@@ -113,16 +123,36 @@ def test_class_counts_are_what_an_epoch_holds():
 
 
 def test_a_torch_data_loader_takes_it_as_its_batch_sampler():
-    class Rows(Dataset):
-        def __len__(self):
-            return 69
-
-        def __getitem__(self, row):
-            return row
-
     loader = DataLoader(Rows(), batch_sampler=sampler())
     assert len(loader) == 3
     assert [batch.tolist() for batch in loader] == epochs(sampler(), 1)[0]
+
+
+def test_a_rank_without_rows_in_the_last_batch_gets_no_empty_list():
+    """40 images in batches of 39 leave one image for three ranks."""
+
+    ranks = [sampler(batch=39, rank=rank, world=3, seed=4) for rank in range(3)]
+    seen = [[batch.tolist() for batch in DataLoader(Rows(), batch_sampler=rank)] for rank in ranks]
+    assert sorted(len(batches) for batches in seen) == [1, 1, 2]
+    assert all(batch for batches in seen for batch in batches)
+    assert all((rank.epoch, rank.step) == (1, 0) for rank in ranks)
+    alone = [row for batch in sampler(batch=39, seed=4) for row in batch]
+    assert sorted(row for batches in seen for batch in batches for row in batch) == sorted(alone)
+
+
+@pytest.mark.parametrize("consumed", [0, 1, 3])
+def test_the_state_after_what_a_prefetching_loader_has_consumed(consumed):
+    source = sampler(policy="adaptive")
+    source.observe(30, 0.2, 0.5)
+    ahead = iter(DataLoader(Rows(), batch_sampler=source, num_workers=1))
+    seen = [next(ahead).tolist() for _ in range(consumed)]
+    del ahead
+    resumed, straight = sampler(policy="adaptive"), sampler(policy="adaptive")
+    straight.observe(30, 0.2, 0.5)
+    whole = [batch for epoch in epochs(straight, 2) for batch in epoch]
+    resumed.load_state_dict(json.loads(json.dumps(source.state_dict(consumed, epoch=0))))
+    rest = [batch for _ in range(resumed.epoch, 2) for batch in resumed]
+    assert seen + rest == whole
 
 
 def test_in_order_gives_every_row_once():
