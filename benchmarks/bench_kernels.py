@@ -1,6 +1,6 @@
 """Times each kernel's launcher beside its torch reference, call to result; the reference is the baseline.
 
-Run by `pytest benchmarks/bench_kernels.py`. On a CUDA device the launcher is the Triton kernel and every call
+On a CUDA device the launcher is the Triton kernel and every call
 ends with a synchronise; on a CPU both reach the reference, and the difference is what the launcher checks.
 One call before the clock starts keeps compile time out of the figures.
 """
@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from benchmarks.timing import record_micro
 from discl import kernels
 from discl.kernels import ClipPlan, reference
 
@@ -63,3 +64,7 @@ def test_cosine_scores(benchmark, room):
     embeddings, references = (torch.randn(64, 512, device=DEVICE) for _ in range(2))
     texts, class_ids = torch.randn(100, 512, device=DEVICE), torch.arange(64, device=DEVICE)
     time_it(benchmark, room.cosine_scores, embeddings, texts, class_ids, references, 0.3)
+
+
+def run(small: bool = False) -> None:
+    record_micro("kernels", __file__, pairs=("launcher", "reference"), small=small)

@@ -7,6 +7,7 @@ compilation) is timed apart. A row holds p20/p50/p80, the ratio to a named peer 
 import json
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -59,11 +60,12 @@ def record(
 ):
     """Print one table and, with `keep`, append one JSON row to results/<benchmark>.jsonl.
 
-    ratios: name -> (contestant, peer); a ratio is the median of the per-round quotients, so drift cancels.
+    ratios: name -> (contestant, peer); with equal rounds the median of the per-round quotients, so that drift cancels,
+    else the quotient of the medians.
     """
     quantiles = {name: np.percentile(values, [20, 50, 80]).tolist() for name, values in rates.items()}
-    medians = {name: float(np.median(rates[ours] / rates[peer])) for name, (ours, peer) in ratios.items()}
-    print(f"\n{benchmark}: {unit}, p20 / p50 / p80 of {len(next(iter(rates.values())))} interleaved rounds")
+    medians = {name: _ratio(rates[ours], rates[peer]) for name, (ours, peer) in ratios.items()}
+    print(f"\n{benchmark}: {unit}, p20 / p50 / p80 of {len(next(iter(rates.values())))} rounds")
     for name, (low, middle, high) in quantiles.items():
         print(f"  {name:34} {low:10.2f} {middle:10.2f} {high:10.2f}")
     for name, value in medians.items():
@@ -82,6 +84,31 @@ def record(
         with open(RESULTS / f"{benchmark}.jsonl", "a") as file:
             file.write(json.dumps(row) + "\n")
     return row
+
+
+def _ratio(ours: np.ndarray, peer: np.ndarray) -> float:
+    return float(np.median(ours / peer) if len(ours) == len(peer) else np.median(ours) / np.median(peer))
+
+
+def record_micro(benchmark: str, file: str, pairs: tuple[str, str], small: bool) -> dict:
+    """Run a file of pytest-benchmark tests `test_x[ours]`, `test_x[peer]`; rates are calls per second.
+
+    `pairs` names ours and the peer; a ratio above 1 means that ours is faster.
+    """
+    import pytest
+
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out.json"
+        quick = ["--benchmark-max-time=0.05", "--benchmark-min-rounds=3"] if small else []
+        options = ["-q", "-p", "no:cacheprovider", "--benchmark-columns=median", f"--benchmark-json={out}"]
+        if pytest.main([file, *options, "--benchmark-save-data", *quick]):
+            raise SystemExit(f"{file}: a benchmark failed")
+        runs = json.loads(out.read_text())["benchmarks"]
+    rates = {run["name"].removeprefix("test_"): 1 / np.array(run["stats"]["data"]) for run in runs}
+    ours, peer = pairs
+    stems = [name.removesuffix(f"[{ours}]") for name in rates if name.endswith(f"[{ours}]")]
+    ratios = {f"{stem}: {ours} / {peer}": (f"{stem}[{ours}]", f"{stem}[{peer}]") for stem in stems}
+    return record(benchmark, rates, "calls/s", ratios, keep=not small)
 
 
 def _cpu_name() -> str:

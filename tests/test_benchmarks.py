@@ -1,0 +1,20 @@
+"""Every benchmark script runs at small size and leaves no row behind."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+@pytest.mark.parametrize("name", ["kernels", "order", "store", pytest.param("engine", marks=pytest.mark.slow)])
+def test_a_script_runs_small(name):
+    before = {file: file.read_bytes() for file in RESULTS.glob("*.jsonl")}
+    command = [sys.executable, "-m", "benchmarks", name, "--small"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"{name}: " in done.stdout and "x\n" in done.stdout
+    assert {file: file.read_bytes() for file in RESULTS.glob("*.jsonl")} == before
