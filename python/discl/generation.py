@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from discl.config import RunConfig
 from discl.data import DataTable, load_data
-from discl.errors import StoreError
 from discl.hard import select_hard
 from discl.job import Job
+from discl.judge import check_judge, judge_of
 from discl.plan import make_plan
 from discl.progress import OnEvent, ignore
 from discl.prompts import check_template
@@ -51,8 +51,9 @@ def make_engine(config: RunConfig, slots: int | str) -> "Engine":
 
 
 def generate(config: RunConfig, on_event: OnEvent | None = None, *, make: MakeEngine = make_engine) -> Store:
-    """Make every planned sample that the store lacks, then write the selection `default`.
+    """Make every planned sample that the store lacks, then write the selection `default` of this recipe.
 
+    A store may hold several recipes (another model, other steps) but one judge: StoreError for another [score].
     `on_event` gets progress dicts and may raise to stop; as after Ctrl-C, what is written is sealed first.
     Raises ConfigError, DataError, ModelError, StoreError for what the user must change; RunFailed when more
     than data.max_bad_share of the hard images cannot be used. The store stays resumable in every case.
@@ -70,12 +71,12 @@ def generate(config: RunConfig, on_event: OnEvent | None = None, *, make: MakeEn
         for path, reason in plan.quarantined:
             quarantine.add(path, reason)
         job = Job(config, plan, table, writer, quarantine, record.run_id, on_event or ignore)
-        earlier = earlier_runs(config.store.path, plan.recipe_digest) if writer.keys else []
-        _check_same_scorer(_scorer(config), earlier)
-        if total := job.missing():
+        earlier, total = earlier_runs(config.store.path), job.missing()
+        check_judge(judge_of(config), earlier, certain=not total)
+        if total:
             _make(job, record, total, make, earlier)
     store = Store(config.store.path)
-    select_by_threshold(store, config.score, config.store.keep)
+    select_by_threshold(store, config.score, config.store.keep, plan.recipe_digest)
     return store
 
 
@@ -83,10 +84,10 @@ def _make(job: Job, record: RunRecord, total: int, make: MakeEngine, earlier: li
     """Load the engine, run the job, and write the run's record when it starts and however it ends."""
     config, status = job.config, "failed"
     with record.timed("load"):
-        engine = make(config, _slots(config, earlier))
+        engine = make(config, _slots(config, job.plan.recipe_digest, earlier))
     with engine:
-        record.facts |= {"slots": engine.slots, "scorer": _scorer(config, engine)}
-        _check_same_scorer(record.facts["scorer"], earlier)
+        record.facts |= {"slots": engine.slots, "scorer": judge_of(config, engine)}
+        check_judge(record.facts["scorer"], earlier)
         record.write("running")
         try:
             with record.timed("generate"):
@@ -100,44 +101,15 @@ def _make(job: Job, record: RunRecord, total: int, make: MakeEngine, earlier: li
             record.write(status)
 
 
-def _slots(config: RunConfig, earlier: list[dict[str, Any]]) -> int | str:
-    """A resumed run keeps its slot count: only then are restarts equal to the last bit (design 3.1)."""
-    recorded = next((run["slots"] for run in earlier if run.get("slots")), None)
+def _slots(config: RunConfig, recipe: str, earlier: list[dict[str, Any]]) -> int | str:
+    """A resumed run keeps its recipe's slot count: only then are restarts equal to the last bit (design 3.1)."""
+    recorded = next((run["slots"] for run in earlier if run.get("slots") and run.get("recipe_digest") == recipe), None)
     if recorded is None:
         return config.engine.slots
     if config.engine.slots not in ("auto", recorded):
         log.warning("slots = %s, but the store was begun with %s", config.engine.slots, recorded)
         return config.engine.slots
     return recorded
-
-
-def _scorer(config: RunConfig, engine: "Engine | None" = None) -> dict[str, Any] | None:
-    """Who judges, as the run's record holds it; the weights' digest is known once the engine is loaded."""
-    if config.score is None:
-        return None
-    loaded = engine.scorer.digest if engine else None
-    return {"name": config.score.clip, "digest": loaded, "prompt": config.score.prompt}
-
-
-def _check_same_scorer(scorer: dict[str, Any] | None, earlier: list[dict[str, Any]]) -> None:
-    """Scores of two judges must not stand in one column."""
-    for before in (run.get("scorer") for run in earlier):
-        if not _same(before, scorer):
-            raise StoreError(
-                f"this store's images were scored with {_named(before)}, now [score] is {_named(scorer)}; "
-                "restore [score], or generate into a new store"
-            )
-
-
-def _same(one: dict[str, Any] | None, other: dict[str, Any] | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    known = one["digest"] and other["digest"]
-    return one["prompt"] == other["prompt"] and (not known or one["digest"] == other["digest"])
-
-
-def _named(scorer: dict[str, Any] | None) -> str:
-    return f"{scorer['name']} and the prompt {scorer['prompt']!r}" if scorer else "no scorer"
 
 
 def _writer(config: RunConfig, run_id: str, table: DataTable) -> StoreWriter:

@@ -1,6 +1,7 @@
 """What a run was, as STORE/runs/<run_id>.json: versions, hardware, model, config, counts, seconds, cost."""
 
 import json
+import logging
 import os
 import platform
 import secrets
@@ -15,6 +16,9 @@ from typing import Any
 
 from discl.atomic import write_atomic
 from discl.errors import StoreError
+from discl.store import Store
+
+log = logging.getLogger(__name__)
 
 PACKAGES = (
     "discl",
@@ -83,12 +87,18 @@ class RunRecord:
         write_atomic(self.folder / "runs" / f"{self.run_id}.json", text.encode())
 
 
-def earlier_runs(folder: str | os.PathLike, recipe: str) -> list[dict[str, Any]]:
-    """The records of runs with this recipe digest, oldest first. StoreError for one that cannot be read."""
+def earlier_runs(store: str | os.PathLike) -> list[dict[str, Any]]:
+    """The records of the runs that made the store's sealed rows, oldest first; a run without rows is passed over.
+
+    A missing record is logged. StoreError for one that cannot be read.
+    """
     records = []
-    for file in sorted((Path(folder) / "runs").glob("*.json")):
+    for run_id in sorted(filter(None, Store(store).table["run_id"].unique().to_pylist())):
+        file = Path(store) / "runs" / f"{run_id}.json"
         try:
             records.append(json.loads(file.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            log.warning("%s: this run's record is gone, so it is unknown which CLIP scored its images", file)
         except (OSError, ValueError) as error:
-            raise StoreError(f"{file}: cannot be read ({error}); remove or restore it") from error
-    return [record for record in records if record.get("recipe_digest") == recipe]
+            raise StoreError(f"{file}: cannot be read ({error}); restore it from a copy of the store") from error
+    return records

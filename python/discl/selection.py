@@ -1,6 +1,7 @@
 """Scores in a store's index in, the keys accepted by the threshold rule out (paper 2)."""
 
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,23 +37,30 @@ def accepted_rows(table: "pyarrow.Table", score: ScoreConfig | None) -> list[dic
     ]
 
 
-def select_by_threshold(store: "Store", score: ScoreConfig | None, keep: str, name: str = "default") -> list[str]:
-    """Write the selection `name`, the accepted keys that have an image; returns them in index order.
+def select_by_threshold(
+    store: "Store", score: ScoreConfig | None, keep: str, recipe: str, name: str = "default"
+) -> list[str]:
+    """Write the selection `name`: the accepted keys of one recipe that have an image; returns them in index order.
 
+    Accepted rows of other recipes stay in the store but out of the selection; its rule counts them.
     Raises StoreError when accepted images were thrown away by an earlier run with a higher threshold.
     """
-    rows = accepted_rows(store.table, score)
+    accepted = accepted_rows(store.table, score)
+    rows = [row for row in accepted if row["recipe"] == recipe]
     lost = sum(row["shard"] is None for row in rows)
     if lost and keep != "scores":
         raise StoreError(
             f"{lost} accepted samples have no image in this store: an earlier run kept fewer "
             "(store.keep, with a higher score.threshold); generate into a new store"
         )
-    recipes = sorted({row["recipe"] for row in rows})
-    if len(recipes) > 1:
-        log.warning("selection %r mixes %d recipes: %s", name, len(recipes), ", ".join(recipes))
+    others = Counter(row["recipe"] for row in accepted if row["recipe"] != recipe)
+    if others:
+        log.warning(
+            "selection %r leaves out %d accepted samples of other recipes: %s",
+            name, others.total(), ", ".join(sorted(others)),
+        )  # fmt: skip
     keys = [row["key"] for row in rows if row["shard"] is not None]
-    store.write_selection(name, keys, {**rule_of(score), "recipes": recipes})
+    store.write_selection(name, keys, {**rule_of(score), "recipe": recipe, "left_out": dict(sorted(others.items()))})
     return keys
 
 

@@ -27,6 +27,20 @@ def fake(file: Path, *overrides: str, on_event=None, make=FakeEngine) -> Store:
     return generate(loaded(file, *overrides), on_event, make=make)
 
 
+@pytest.fixture(autouse=True)
+def fake_weights(monkeypatch):
+    """The weights of a CLIP that no engine loads are those that the fake engine has."""
+    monkeypatch.setattr("discl.judge.clip_digest", lambda name: "5" * 32)
+
+
+def without_score(file: Path) -> Path:
+    """The same project's config without [score]."""
+    text = file.read_text()
+    other = file.with_name("unscored.toml")
+    other.write_text(text[: text.index("[score]")] + text[text.index("[engine]") :])
+    return other
+
+
 def runs(store: Store) -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted((Path(store.path) / "runs").glob("*.json"))]
 
@@ -172,24 +186,78 @@ def test_a_resumed_run_keeps_its_slots(file):
     assert asked == ["auto", 5, 7]
 
 
-def test_another_scorer_in_the_same_column_is_refused(file):
+class OtherWeights(FakeEngine):
+    def __init__(self, config, slots):
+        super().__init__(config, slots)
+        self.scorer.digest = "6" * 32
+
+
+@pytest.mark.parametrize("recipe", ["spectrum.steps=4", "spectrum.steps=6"])
+def test_another_prompt_or_other_weights_in_the_same_column_are_refused(file, recipe):
+    before = contents(fake(file))
+    with pytest.raises(StoreError, match="were scored with"):
+        fake(file, recipe, "score.prompt=the {class}", make=no_engine)
+    with pytest.raises(StoreError, match="were scored with"):
+        fake(file, recipe, "spectrum.seeds=3", make=OtherWeights)
+    assert contents(Store(loaded(file).store.path)) == before
+
+
+@pytest.mark.parametrize("recipe", ["spectrum.steps=4", "spectrum.steps=6"])
+def test_another_clip_is_refused_before_the_engine_is_loaded(file, monkeypatch, recipe):
+    rule = fake(file).selection_rule("default")
+    monkeypatch.setattr("discl.judge.clip_digest", lambda name: "6" * 32)
+    with pytest.raises(StoreError, match=r"were scored with .*clip .*now \[score\] is .*other"):
+        fake(file, recipe, "score.clip=other", make=no_engine)
+    assert Store(loaded(file).store.path).selection_rule("default") == rule
+
+
+def test_weights_that_changed_under_their_name_are_noticed_although_nothing_is_missing(file, monkeypatch):
     fake(file)
-    with pytest.raises(StoreError, match="were scored with"):
-        fake(file, "score.prompt=the {class}", make=no_engine)
+    monkeypatch.setattr("discl.judge.clip_digest", lambda name: "6" * 32)
+    with pytest.raises(StoreError, match=r"weights 55555555.*weights 66666666"):
+        fake(file, make=no_engine)
 
-    class Other(FakeEngine):
-        def __init__(self, config, slots):
-            super().__init__(config, slots)
-            self.scorer.digest = "6" * 32
 
-    with pytest.raises(StoreError, match="were scored with"):
-        fake(file, "spectrum.seeds=3", make=Other)
+def test_a_clip_that_moved_is_the_same_judge(file):
+    before = contents(fake(file))
+    assert contents(fake(file, "score.clip=elsewhere", make=no_engine)) == before
+
+
+@pytest.mark.parametrize("recipe", ["spectrum.steps=4", "spectrum.steps=6"])
+def test_scored_and_unscored_images_do_not_share_a_store(file, recipe):
+    unscored = without_score(file)
+    for first, second, folder in ((file, unscored, "one"), (unscored, file, "two")):
+        fake(first, f"store.path={folder}")
+        with pytest.raises(StoreError, match="no scorer"):
+            fake(second, f"store.path={folder}", recipe, make=no_engine)
+
+
+def test_a_run_that_made_nothing_does_not_bind_the_store(file):
+    class Idle(OtherWeights):
+        def run(self, requests):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fake(file, make=Idle)
+    assert len(fake(file)) == PLANNED
+
+
+def test_another_recipe_is_added_and_the_selection_is_the_configs_own(file, caplog):
+    first = fake(file)
+    kept = set(first.selection("default"))
+    second = fake(file, "spectrum.steps=6")
+    recipes = {row["key"]: row["recipe"] for row in second.table.to_pylist()}
+    assert len(second) == 2 * PLANNED
+    rule = second.selection_rule("default")
+    assert {recipes[key] for key in second.selection("default")} == {rule["recipe"]}
+    (left_out,) = rule["left_out"].items()
+    assert left_out == (recipes[min(kept)], len(kept)) and left_out[0] != rule["recipe"]
+    assert f"leaves out {len(kept)} accepted samples of other recipes" in caplog.text
+    assert set(fake(file, make=no_engine).selection("default")) == kept
 
 
 def test_without_score_nothing_is_scored_and_good_images_are_selected(file):
-    text = file.read_text()
-    file.write_text(text[: text.index("[score]")] + text[text.index("[engine]") :])
-    rows = fake(file).table.to_pylist()
+    rows = fake(without_score(file)).table.to_pylist()
     assert all(row["text_score"] is None and row["margin"] is None for row in rows)
     good = {row["key"] for row in rows if row["status"] == "ok"}
     assert set(Store(loaded(file).store.path).selection("default")) == good

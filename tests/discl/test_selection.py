@@ -61,17 +61,27 @@ def test_the_threshold_itself_is_accepted_also_after_float32():
 
 def test_the_rule_is_written_beside_the_keys():
     store = FakeStore(index())
-    keys = select_by_threshold(store, ScoreConfig(threshold=0.3), "all")
+    keys = select_by_threshold(store, ScoreConfig(threshold=0.3), "all", "r")
     name, written, rule = store.written
     assert (name, written) == ("default", keys)
     assert rule["rule"] == "threshold"
     assert rule["threshold"]["default"] == 0.3
-    assert rule["recipes"] == ["r"]
+    assert (rule["recipe"], rule["left_out"]) == ("r", {})
+
+
+def test_rows_of_other_recipes_are_left_out_and_counted():
+    table = index()
+    recipes = ["r" if number % 3 else "s" for number in range(len(table))]
+    store = FakeStore(table.set_column(1, "recipe", pa.array(recipes)))
+    accepted = {row["key"]: row["recipe"] for row in accepted_rows(store.table, ScoreConfig(threshold=0.3))}
+    keys = select_by_threshold(store, ScoreConfig(threshold=0.3), "all", "r")
+    assert keys == [key for key, recipe in accepted.items() if recipe == "r"]
+    assert store.written[2]["left_out"] == {"s": len(accepted) - len(keys)}
 
 
 def test_accepted_images_that_were_thrown_away_are_an_error():
     table = index().set_column(2, "shard", pa.nulls(400, pa.int32()))
     with pytest.raises(StoreError, match="have no image in this store"):
-        select_by_threshold(FakeStore(table), ScoreConfig(threshold=0.3), "accepted")
+        select_by_threshold(FakeStore(table), ScoreConfig(threshold=0.3), "accepted", "r")
     store = FakeStore(table)
-    assert select_by_threshold(store, ScoreConfig(threshold=0.3), "scores") == []
+    assert select_by_threshold(store, ScoreConfig(threshold=0.3), "scores", "r") == []
