@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import table
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -18,3 +20,9 @@ def test_a_script_runs_small(name):
     assert done.returncode == 0, done.stderr
     assert f"{name}: " in done.stdout and "x\n" in done.stdout
     assert {file: file.read_bytes() for file in RESULTS.glob("*.jsonl")} == before
+
+
+def test_the_readme_shows_the_newest_rows():
+    readme = (ROOT / "README.md").read_text()
+    assert table.MARKED.search(readme)
+    assert readme == table.filled(readme), "run python -m benchmarks.table"
