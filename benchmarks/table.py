@@ -1,4 +1,4 @@
-"""Rows of results/*.jsonl -> the README's table of measured ratios: `python -m benchmarks.table` rewrites it in place."""
+"""Rows of results/*.jsonl -> the table of ratios in the README: `python -m benchmarks.table` rewrites it in place."""
 
 import json
 import re
