@@ -4,11 +4,14 @@ Found by giving every row of a batch the same input and comparing the rows of ev
 threads. Layers are exchanged in place by subclasses without state, so parameters and state dicts stay as they are.
 """
 
+import logging
 import math
 from collections.abc import Callable
 
 import torch
 from diffusers.models.activations import GEGLU
+
+log = logging.getLogger(__name__)
 
 GRAIN = 32768  # elements below which torch's elementwise loops do not start another thread
 LANES = 32  # elements that such a loop takes at once; the rest of a thread's share is computed by scalar code
@@ -16,6 +19,9 @@ LANES = 32  # elements that such a loop takes at once; the rest of a thread's sh
 
 def make_rowwise(model: torch.nn.Module) -> None:
     """Exchange the layers of a CPU model whose rows would depend on their place."""
+    if not torch.backends.mkldnn.is_available():
+        log.warning("this torch has no oneDNN: the last bits of an image may depend on its slot")
+        return
     for module in model.modules():
         module.__class__ = ROWWISE.get(type(module), type(module))
 

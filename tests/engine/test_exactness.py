@@ -106,3 +106,15 @@ def test_compiled_backend_agrees_with_eager(folder):
     compiled = run_shuffled(folder, requests, seed=2, slots=4, solver="ddim", backend="torch-compile")
     for key in eager:
         assert_close_pixels(compiled[key], eager[key])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("solver", ["ddim", "euler"])
+def test_equals_diffusers_on_a_device(folder, solver):
+    requests = spectrum_requests((72, 48), seed=31, guidance=(1.0, 7.5))
+    pipe = load_pipeline(folder, solver).to("cuda")
+    ours = run_shuffled(folder, requests, seed=3, solver=solver, slots=3, device="cuda")
+    again = run_shuffled(folder, requests, seed=4, solver=solver, slots=3, device="cuda")
+    for request in requests:
+        assert_close_pixels(ours[request.key], diffusers_image(pipe, request, STEPS, 7.5))
+        np.testing.assert_array_equal(ours[request.key], again[request.key])
