@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from discl.config import RunConfig
 from discl.data import DataTable, load_data
+from discl.data.images import TooManyBad
+from discl.errors import RunFailed
 from discl.hard import select_hard
 from discl.job import Job
 from discl.judge import check_judge, judge_of
@@ -56,20 +58,19 @@ def generate(config: RunConfig, on_event: OnEvent | None = None, *, make: MakeEn
     A store may hold several recipes (another model, other steps) but one judge: StoreError for another [score].
     `on_event` gets progress dicts and may raise to stop; as after Ctrl-C, what is written is sealed first.
     Raises ConfigError, DataError, ModelError, StoreError for what the user must change; RunFailed when more
-    than data.max_bad_share of the hard images cannot be used. The store stays resumable in every case.
+    than data.max_bad_share of all images cannot be used (STORE/quarantine.jsonl names them). The store stays
+    resumable in every case.
     """
     if config.score:
         check_template(config.score.prompt, "score.prompt")
     recipe = make_recipe(config)
-    table = load_data(config.data)
+    table = _load(config)
     plan = make_plan(config, table, select_hard(config.hard, table), recipe)
     record = RunRecord(Path(config.store.path), new_run_id(), _facts(config, recipe))
     with _writer(config, record.run_id, table) as writer:
-        inputs = len(plan.sources) + len(plan.quarantined)
-        quarantine = Quarantine(config.store.path, inputs, config.data.max_bad_share)
-        quarantine.record(table.quarantined)
-        for path, reason in plan.quarantined:
-            quarantine.add(path, reason)
+        images = len(table) + len(table.quarantined)
+        quarantine = Quarantine(config.store.path, images, config.data.max_bad_share)
+        quarantine.add([*table.quarantined, *plan.quarantined])
         job = Job(config, plan, table, writer, quarantine, record.run_id, on_event or ignore)
         earlier, total = earlier_runs(config.store.path), job.missing()
         check_judge(judge_of(config), earlier, certain=not total)
@@ -78,6 +79,16 @@ def generate(config: RunConfig, on_event: OnEvent | None = None, *, make: MakeEn
     store = Store(config.store.path)
     select_by_threshold(store, config.score, config.store.keep, plan.recipe_digest)
     return store
+
+
+def _load(config: RunConfig) -> DataTable:
+    """The data; where too many images are bad, each is named in the store before the run fails."""
+    try:
+        return load_data(config.data)
+    except TooManyBad as failed:
+        quarantine = Quarantine(config.store.path, failed.images, config.data.max_bad_share)
+        quarantine.record(failed.bad)
+        raise RunFailed(f"{failed} (all are in {quarantine.file})") from failed
 
 
 def _make(job: Job, record: RunRecord, total: int, make: MakeEngine, earlier: list[dict[str, Any]]) -> None:

@@ -78,7 +78,7 @@ class Job:
 
     def _bad(self, path: str, reason: str) -> None:
         self.on_event({"event": "quarantined", "path": path, "reason": reason})
-        self.quarantine.add(path, reason)
+        self.quarantine.add([(path, reason)])
 
     def _judge(self, sample: "Sample", margin: Margin, pool: ThreadPoolExecutor) -> Finished:
         planned = self._running.pop(sample.request.key)

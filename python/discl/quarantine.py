@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from discl.errors import RunFailed
@@ -12,7 +12,10 @@ log = logging.getLogger(__name__)
 
 
 class Quarantine:
-    """Names each bad path once per store and counts those of this run against `max_bad_share` of `total`."""
+    """Names each bad path once per store; counts those of this run against `max_bad_share` of `total`.
+
+    The rule is the one of loading the data: bad images over all images of the data table, good and bad.
+    """
 
     def __init__(self, store: str | os.PathLike, total: int, max_bad_share: float):
         self.file = Path(store) / "quarantine.jsonl"
@@ -26,6 +29,7 @@ class Quarantine:
         if not lines:
             return
         self.known.update(json.loads(line)["path"] for line in lines)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
         with open(self.file, "ab+") as file:
             file.seek(-1 if file.tell() else 0, os.SEEK_END)
             torn = file.read(1) not in {b"", b"\n"}
@@ -33,13 +37,14 @@ class Quarantine:
             file.flush()
             os.fsync(file.fileno())
 
-    def add(self, path: str, reason: str) -> None:
-        """Record and count one; RunFailed once more than the allowed share of the run's sources is bad."""
-        self.record([(path, reason)])
-        self.count += 1
-        if self.count > self.max_bad_share * self.total:
+    def add(self, bad: Sequence[tuple[str, str]]) -> None:
+        """Record and count; RunFailed once more than the allowed share of all images is bad."""
+        self.record(bad)
+        self.count += len(bad)
+        if bad and self.count > self.max_bad_share * self.total:
+            path, reason = bad[-1]
             raise RunFailed(
-                f"{self.count} of {self.total} hard images cannot be used, above data.max_bad_share = "
+                f"{self.count} of {self.total} images cannot be used, above data.max_bad_share = "
                 f"{self.max_bad_share}; repair or remove them (see {self.file}) or raise the limit. "
                 f"The last: {path}: {reason}"
             )

@@ -1,6 +1,7 @@
 """What is wrong with a user's images, folders and paths is named, counted and survived (design 6 and 7)."""
 
 import json
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -33,6 +34,12 @@ def run(capfd, *argv) -> tuple[int, str]:
 
 def last(errors: str) -> str:
     return errors.strip().splitlines()[-1]
+
+
+def quarantined(file: Path) -> dict[str, str]:
+    """File name -> reason, from the store of this project."""
+    lines = (file.parent / "store" / "quarantine.jsonl").read_text().splitlines()
+    return {Path(entry["path"]).name: entry["reason"] for entry in map(json.loads, lines)}
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -72,10 +79,8 @@ def test_odd_pictures_are_used_and_bad_ones_quarantined(file, capfd):
     code, _ = run(capfd, "generate", file, "--set", "hard.few_below=20", "--set", "data.max_bad_share=0.6")
     assert code == 0
     store = Store(file.parent / "store")
-    lines = (file.parent / "store" / "quarantine.jsonl").read_text().splitlines()
-    entries = [json.loads(line) for line in lines]
-    assert {Path(entry["path"]).name for entry in entries} == bad
-    assert all(entry["reason"] for entry in entries)
+    assert quarantined(file).keys() == bad
+    assert all(quarantined(file).values())
     sizes = {Path(row["source_id"]).name: (row["width"], row["height"]) for row in store.table.to_pylist()}
     assert {name: sizes[name] for name in good} == good
     assert verify(store.path) == []
@@ -83,10 +88,27 @@ def test_odd_pictures_are_used_and_bad_ones_quarantined(file, capfd):
 
 
 def test_too_many_bad_pictures_end_with_exit_1(file, capfd):
-    bad_pictures(file.parent / "data" / "red fox")
+    bad = bad_pictures(file.parent / "data" / "red fox")
     code, errors = run(capfd, "generate", file, "--set", "hard.few_below=20")
     assert code == 1
     assert "max_bad_share" in last(errors)
+    assert quarantined(file).keys() == bad
+    assert all(quarantined(file).values())
+    for name in bad:
+        (file.parent / "data" / "red fox" / name).unlink()
+    assert run(capfd, "generate", file, "--set", "hard.few_below=20")[0] == 0
+
+
+def test_names_that_are_not_utf_8_are_quarantined_for_files_and_named_for_classes(file, capfd):
+    folder = os.fsencode(file.parent / "data")
+    (Path(os.fsdecode(folder + b"/red fox/caf\xe9.png"))).write_bytes((file.parent / "data/red fox/0.png").read_bytes())
+    assert run(capfd, "generate", file)[0] == 0
+    (reason,) = quarantined(file).values()
+    assert r"caf\xe9.png: its name is not UTF-8" in reason
+    os.mkdir(folder + b"/caf\xe9")
+    code, errors = run(capfd, "generate", file)
+    assert code == 2
+    assert r"data/caf\xe9: the folder's name is not UTF-8" in last(errors)
 
 
 def test_class_names_with_slashes_reach_prompts_as_they_are(file, capfd):

@@ -301,12 +301,26 @@ def test_a_damaged_picture_is_quarantined_and_the_run_goes_on(file):
 
 def test_too_many_damaged_pictures_stop_the_run_and_leave_it_resumable(file):
     damage(file)
-    with pytest.raises(RunFailed, match="1 of 5 hard images") as caught:
-        fake(file, "data.max_bad_share=0.1")
+    with pytest.raises(RunFailed, match="1 of 11 images") as caught:
+        fake(file, "data.max_bad_share=0.05")
     assert caught.value.exit_code == 1
     store = Store(loaded(file).store.path)
     assert verify(store.path) == []
     assert len(fake(file)) == PLANNED - 4
+
+
+def test_the_share_of_bad_pictures_is_of_all_images_not_of_the_hard_ones(file):
+    damage(file)  # 1 of 5 hard images, 1 of 11 in all
+    assert len(fake(file, "data.max_bad_share=0.1")) == PLANNED - 4
+
+
+def test_bad_pictures_found_at_loading_and_later_are_counted_together(file):
+    later, first = damage(file), file.parent / "data" / "common" / "0.png"
+    first.write_bytes(b"no picture")
+    with pytest.raises(RunFailed, match="2 of 11 images"):
+        fake(file, "data.max_bad_share=0.1")
+    lines = (file.parent / "store" / "quarantine.jsonl").read_text().splitlines()
+    assert {json.loads(line)["path"] for line in lines} == {str(first), str(later)}
 
 
 def test_user_columns_pass_through(file, tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from discl.data.images import readable
 from discl.data.table import SPLITS, DataTable
 from discl.errors import DataError
 
@@ -56,7 +57,11 @@ def _check_classes(folder: Path, class_names: tuple[str, ...], split: str) -> No
 
 
 def _folders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
+    for name in names:
+        if readable(name) != name:
+            raise DataError(f"{readable(str(folder / name))}: the folder's name is not UTF-8; rename it")
+    return names
 
 
 def _files(folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -112,27 +113,46 @@ def _ends_properly(file, format: str | None) -> bool:
     return file.read() == mark
 
 
+class TooManyBad(RunFailed):
+    """More images than allowed cannot be used: `bad` holds every (path, reason), of `images` in all."""
+
+    def __init__(self, bad: list[tuple[str, str]], images: int, max_bad_share: float):
+        super().__init__(
+            f"{len(bad)} of {images} images cannot be used, above data.max_bad_share = {max_bad_share}; "
+            f"repair or remove them, or raise the limit. The first: {bad[0][1]}"
+        )
+        self.bad, self.images = bad, images
+
+
 def check_images(table: DataTable, max_bad_share: float, threads: int = 8) -> DataTable:
-    """The table without its bad images: they move to `quarantined`. RunFailed above `max_bad_share`."""
+    """The table without its bad images: they move to `quarantined`.
+
+    TooManyBad when bad images over all images of the table, of every split, exceed `max_bad_share`.
+    """
     with ThreadPoolExecutor(threads) as pool:
-        reasons = list(pool.map(_problem, table.paths))
+        reasons = list(pool.map(_problem, table.paths, table.ids))
     bad = [(path, reason) for path, reason in zip(table.paths, reasons, strict=True) if reason]
     if not bad:
         return table
     for _, reason in bad:
         log.warning("quarantined %s", reason)
     if len(bad) > max_bad_share * len(table):
-        raise RunFailed(
-            f"{len(bad)} of {len(table)} images cannot be used, above data.max_bad_share = {max_bad_share}; "
-            f"repair or remove them, or raise the limit. The first: {bad[0][1]}"
-        )
+        raise TooManyBad(bad, len(table), max_bad_share)
     good = table.take([row for row, reason in enumerate(reasons) if not reason])
     return replace(good, quarantined=[*table.quarantined, *bad])
 
 
-def _problem(path: str) -> str:
+def _problem(path: str, name: str) -> str:
     try:
+        name.encode()
         check_image(path)
+    except UnicodeEncodeError:
+        return f"{readable(path)}: its name is not UTF-8; rename it"
     except DataError as error:
         return str(error)
     return ""
+
+
+def readable(name: str) -> str:
+    """A file name as it can be shown: bytes that are not UTF-8 as \\xNN."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
