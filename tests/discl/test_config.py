@@ -141,6 +141,38 @@ def test_thresholds_prefer_the_class_then_the_level():
     assert [threshold.of(*place) for place in (("red fox", 50), ("owl", 50), ("owl", 0))] == [0.2, 0.25, 0.3]
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        '[score.threshold]\ndefault = 0.3\n"red fox" = 0.2\n50 = 0.25\n',
+        '[score]\nthreshold = {"red fox" = 0.2, 50 = 0.25}\n',
+    ],
+)
+def test_thresholds_in_one_flat_table_are_levels_by_number_and_classes_by_name(table):
+    nested = '[score.threshold]\ndefault = 0.3\nclasses = {"red fox" = 0.2}\nlevels = {50 = 0.25}\n'
+    assert load(table) == load(nested)
+    assert load(table).score.threshold.classes == {"red fox": 0.2}
+    assert parse_config(to_toml(load(table)), Path("/elsewhere")) == load(table)
+
+
+def test_the_nested_form_takes_a_class_whose_name_is_a_number():
+    threshold = load('[score.threshold]\nclasses = {"50" = 0.2}\n').score.threshold
+    assert (threshold.of("50", 0), threshold.of("owl", 50)) == (0.2, 0.3)
+
+
+def test_the_digits_alone_need_no_root(tmp_path):
+    assert parse_config('[data]\nkind = "digits-lt"\n', tmp_path).data.root == ""
+    for kind in ("csv", "imagefolder"):
+        for given in ("", 'root = ""\n'):
+            with pytest.raises(ConfigError, match=r"\[data\]: root is missing; give the"):
+                parse_config(f'[data]\nkind = "{kind}"\n{given}', tmp_path)
+
+
+@pytest.mark.parametrize(("few_below", "many_from"), [(10, 100), (100, 100), (200, 200)])
+def test_many_begins_where_few_ends_at_the_latest(few_below, many_from):
+    assert load(f"[hard]\nfew_below = {few_below}\n").hard.many_from == many_from
+
+
 def test_paths_are_relative_to_the_config(tmp_path):
     file = tmp_path / "deep" / "run.toml"
     file.parent.mkdir()
@@ -191,7 +223,16 @@ def test_an_unknown_key_names_the_nearest(section):
         ('[store]\nformat = "jpeg"\n', ['format = "jpeg"', "'jpg'"]),
         ('[store]\npath = ""\n', ["give a path"]),
         ('[hard]\nrule = "list"\n', ["needs list"]),
-        ("[hard]\nfew_below = 200\n", ["few_below = 200", "many_from = 100"]),
+        ("[hard]\nfew_below = 200\nmany_from = 100\n", ["few_below = 200", "many_from = 100"]),
+        ("[hard]\nfew_below = 'many'\n", ["few_below", "integer"]),
+        ("[spectrum]\nlevel = [0]\n", ["no key 'level'", "nearest known key is 'levels'"]),
+        ("[spectrum]\nseed = 1\n", ["no key 'seed'", "nearest known key is 'seeds'"]),
+        ("[train]\nlevel = 0\n", ["no key 'level'", "belongs to [curriculum]"]),
+        ('[score]\nthreshold = "a"\n', ['threshold = "a"', "a number or a table"]),
+        ("[score]\nthreshold = true\n", ["threshold = true", "a number or a table"]),
+        ("[score.threshold]\n100 = 0.3\n", ["threshold", "100", "real image"]),
+        ("[score.threshold]\nfox = 3.0\n", ["threshold", "fox = 3.0", "less than or equal to 1"]),
+        ("[score.threshold]\nclasses = 0.3\n", ["threshold, classes = 0.3"]),
         ('[model]\npath = "hub:name"\n', ["hub:organisation/name"]),
         ('[score]\nclip = "ViT-B-32:weights.pt"\n', ["only .safetensors"]),
         ("[train]\nlr = nan\n", ["lr", "finite"]),

@@ -99,7 +99,8 @@ def _unknown(place: tuple[str, ...], given: Any) -> str:
     *tables, key = place
     known = _fields(tuple(tables)) or []
     home = next((table for table in RunConfig.model_fields if key in (_fields((table,)) or [])), None)
-    if home and len(place) == 2:
+    misspelt = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+    if home and len(place) == 2 and not misspelt:
         return f"[{tables[0]}] has no key {key!r}; {key} belongs to [{home}]"
     nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
     if tables:

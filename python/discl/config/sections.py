@@ -1,5 +1,6 @@
 """The tables of a config (design 6), one frozen model each, composed by `RunConfig`."""
 
+import difflib
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -33,22 +34,42 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    """Where the images are. `root` is absolute: a folder, or the table itself for csv."""
+    """Where the images are. `root` is absolute: a folder, or the table itself for csv.
+
+    digits-lt alone needs none: without it the digits are written below the user's cache folder.
+    """
 
     kind: Literal["imagefolder", "csv", "imagenet-lt", "cifar100-lt", "inaturalist2018", "iwildcam", "digits-lt"]
-    root: RequiredPath
+    root: OptionalPath = ""
     max_bad_share: Share = 0.01
     allow_licenses: Strings = ()
 
+    @model_validator(mode="after")
+    def _has_root(self) -> "DataConfig":
+        if not self.root and self.kind != "digits-lt":
+            what = "the CSV file" if self.kind == "csv" else "the folder of the images"
+            raise ValueError(f'root is missing; give {what}: root = "path"')
+        return self
+
 
 class HardConfig(Section):
-    """Which training images get a spectrum. A class with fewer than `few_below` images is few."""
+    """Which training images get a spectrum. A class with fewer than `few_below` images is few.
+
+    `many_from` not given is 100, or `few_below` where that is more.
+    """
 
     rule: Literal["few", "confidence", "loss", "all", "list"] = "few"
     few_below: Positive = 20
     many_from: Positive = 100
     limit: Count = 0
     list: OptionalPath = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _many(cls, given: Any) -> Any:
+        few_below = given.get("few_below") if isinstance(given, dict) else None
+        above = isinstance(few_below, int) and few_below > cls.model_fields["many_from"].default
+        return {"many_from": few_below, **given} if above else given
 
     @model_validator(mode="after")
     def _ordered(self) -> "HardConfig":
@@ -95,7 +116,11 @@ def _number(key: Any) -> Any:
 
 
 class Thresholds(Section):
-    """Lowest accepted text score: the class's own, else the level's own, else `default`."""
+    """Lowest accepted text score: the class's own, else the level's own, else `default`.
+
+    Written as one number, as a flat table whose keys are levels (whole numbers) and class names, or as the three
+    tables themselves, which also take a class that is called "30" or "default".
+    """
 
     default: Score = 0.30
     classes: dict[str, Score] = {}
@@ -106,7 +131,25 @@ class Thresholds(Section):
 
 
 def _thresholds(value: Any) -> Any:
-    return {"default": value} if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return {"default": value}
+    if isinstance(value, dict):
+        return _nested(value)
+    if isinstance(value, Thresholds):
+        return value
+    raise ValueError("should be a number or a table")
+
+
+def _nested(table: dict[Any, Any]) -> dict[Any, Any]:
+    """The flat form as the three tables. A misspelt name of these stays where it is, to be complained about."""
+    names = list(Thresholds.model_fields)
+    own = {key for key in table if difflib.get_close_matches(str(key), names, n=1, cutoff=0.8)}
+    if own - {"default"}:
+        return table
+    flat = {key: value for key, value in table.items() if key not in own}
+    levels = {key: value for key, value in flat.items() if isinstance(_number(key), int)}
+    classes = {key: value for key, value in flat.items() if key not in levels}
+    return {**{key: table[key] for key in own}, "classes": classes, "levels": levels}
 
 
 class ScoreConfig(Section):
