@@ -22,7 +22,7 @@ from discl.prompts import check_template
 from discl.quarantine import Quarantine
 from discl.recipe import digest, make_recipe
 from discl.run_record import RunRecord, earlier_runs, hardware, new_run_id, versions
-from discl.selection import select_by_threshold
+from discl.selection import check_classes, select_by_threshold
 from discl.store import Store, StoreWriter
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def generate(config: RunConfig, on_event: OnEvent | None = None, *, make: MakeEn
         check_template(config.score.prompt, "score.prompt")
     recipe = make_recipe(config)
     table = _load(config)
+    check_classes(config.score, table.class_names)
     plan = make_plan(config, table, select_hard(config.hard, table), recipe)
     record = RunRecord(Path(config.store.path), new_run_id(), _facts(config, recipe))
     with _writer(config, record.run_id, table) as writer:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SMALLEST_SIDE = 8  # pixels; a latent cell of the supported models. A coarser model's engine says so by itself.
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -191,23 +193,33 @@ class Plan(Sequence[PlannedSample]):
     ) -> Iterator[tuple[PlannedSample, "Request"]]:
         """The same with the planned sample beside its request. Each source is opened once, when it is due.
 
-        A source that cannot be decoded is quarantined, `on_bad(path, reason)` is called, its samples are left
-        out.
+        A source that cannot be decoded or is too small is quarantined, `on_bad(path, reason)` is called, its
+        samples are left out.
         """
         for source in self.sources:
             missing = [planned for planned in self.samples_of(source) if planned.key not in skip_keys]
             if not missing:
                 continue
             try:
-                image = open_image(self.table.paths[source.rows[0]])
+                image, size = self._opened(self.table.paths[source.rows[0]])
             except DataError as error:
                 self.quarantine(source.rows[0], str(error))
                 if on_bad:
                     on_bad(*self.quarantined[-1])
                 continue
-            image, size = apply_policy(image, self.spectrum.size, self.spectrum.size_policy)
             for planned in missing:
                 yield planned, make_request(planned, image, size)
+
+    def _opened(self, path: str) -> tuple[Image.Image, tuple[int, int] | None]:
+        """The image and the size to make it at. DataError where a side is less than any model's latent cell."""
+        image, size = apply_policy(open_image(path), self.spectrum.size, self.spectrum.size_policy)
+        width, height = size or image.size
+        if min(width, height) < SMALLEST_SIDE:
+            raise DataError(
+                f"{path}: would be made at {width} x {height} pixels, a side needs at least {SMALLEST_SIDE}; "
+                "remove it or set [spectrum] size"
+            )
+        return image, size
 
 
 def make_request(planned: PlannedSample, image: Image.Image, size: tuple[int, int] | None) -> "Request":

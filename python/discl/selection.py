@@ -1,13 +1,15 @@
 """Scores in a store's index in, the keys accepted by the threshold rule out (paper 2)."""
 
+import difflib
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from discl.config import ScoreConfig
-from discl.errors import StoreError
+from discl.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     import pyarrow
@@ -24,6 +26,16 @@ def accepts(score: ScoreConfig | None, text_score: float | None, class_name: str
     if text_score is None:
         return False
     return bool(np.float32(text_score) >= np.float32(score.threshold.of(class_name, level)))
+
+
+def check_classes(score: ScoreConfig | None, class_names: Sequence[str]) -> None:
+    """ConfigError for a class in [score.threshold] that the data does not have: its threshold would never count."""
+    for name in score.threshold.classes if score else ():
+        if name not in class_names:
+            (nearest,) = difflib.get_close_matches(name, class_names, n=1, cutoff=0.0)
+            raise ConfigError(
+                f"[score.threshold] names the class {name!r}, which the data does not have; the nearest is {nearest!r}"
+            )
 
 
 def accepted_rows(table: "pyarrow.Table", score: ScoreConfig | None) -> list[dict[str, Any]]:

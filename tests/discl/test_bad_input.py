@@ -111,6 +111,16 @@ def test_names_that_are_not_utf_8_are_quarantined_for_files_and_named_for_classe
     assert r"data/caf\xe9: the folder's name is not UTF-8" in last(errors)
 
 
+def test_a_picture_too_small_for_the_model_is_quarantined_once(file, capfd):
+    Image.fromarray(noise(7, 40, 3)).save(file.parent / "data" / "red fox" / "flat.png")
+    for _ in range(2):
+        assert run(capfd, "generate", file)[0] == 0
+    (reason,) = quarantined(file).values()
+    assert "40 x 7 pixels" in reason and "at least 8" in reason
+    assert {row["status"] for row in Store(file.parent / "store").table.to_pylist()} == {"ok"}
+    assert run(capfd, "generate", file, "--set", "spectrum.size=[64, 64]", "--set", "spectrum.size_policy=crop")[0] == 0
+
+
 def test_class_names_with_slashes_reach_prompts_as_they_are(file, capfd):
     (file.parent / "table.csv").write_text('path,label,class_name\n"data/red fox/0.png",0,cat/dog: a "mix"\n')
     table = ["--set", "data.kind=csv", "--set", "data.root=table.csv"]
@@ -135,6 +145,7 @@ def test_an_empty_class_folder_is_named(file, capfd):
         ("model.path=", "[model] path is missing"),
         ("data.root=nowhere", "nowhere"),
         ("score.clip=nowhere", "nowhere"),
+        ("score.threshold={foks = 0.2}", "class 'foks'"),
         ("spectrum.levels=[99]", "steps = 100 or more"),
         ("spectrum.prompt=a {klass}", "{class}"),
         ("store.path=run.toml/store", "run.toml"),

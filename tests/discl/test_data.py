@@ -63,6 +63,13 @@ def test_digits_are_written_once_and_the_same_again(tmp_path):
     assert times == [p.stat().st_mtime_ns for p in tmp_path.rglob("*.png")]
 
 
+def test_digits_without_a_root_are_written_below_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    table = load_data(config("digits-lt", ""))
+    assert len(table) == 761
+    assert all(path.startswith(str(tmp_path / "discl" / "digits-lt-0")) for path in table.paths)
+
+
 def test_digits_root_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written below"):
@@ -151,12 +158,35 @@ def test_csv_with_text_labels_and_a_repeated_path(tmp_path):
         ("path,label\na.png\n", "row 2: 1 fields, the header has 2"),
         ("path,label,split\na.png,0,dev\n", "line 2: split = 'dev'"),
         ("path,label,class_name\na.png,0,x\nb.png,0,y\n", "two class names, 'x' and 'y'"),
+        ("path,label\na.png,0\nb.png,-1\n", r"row 3: label = -1; .* 0..99999: number the classes from 0"),
+        ("path,label\na.png,99999999999\n", "row 2: label = 99999999999"),
+        ("path,label\na.png,100000\n", "row 2: label = 100000"),
+        (f"path,label\na.png,{'9' * 5000}\n", "row 2: label = 9999"),
+        (f"path,label\na.png,{'x' * 200_000}\n", "not a table of comma-separated values"),
     ],
 )
 def test_csv_errors_name_the_place(tmp_path, text, message):
     (tmp_path / "data.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         load_data(config("csv", tmp_path / "data.csv"))
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0c", "\x0b", "\x1c"])
+def test_csv_rows_end_at_line_ends_only(tmp_path, mark):
+    save(tmp_path / "1.png")
+    text = f'path,label,caption\r\n1.png,00001,one{mark}two\r\n1.png,0,"a\nb"\r\n'
+    (tmp_path / "data.csv").write_bytes(text.encode())
+    table = load_data(config("csv", tmp_path / "data.csv"))
+    assert table.columns["caption"] == [f"one{mark}two", "a\nb"]
+    assert table.labels.tolist() == [1, 0]
+
+
+def test_classes_without_a_training_image_are_one_warning(tmp_path, caplog):
+    save(tmp_path / "1.png")
+    (tmp_path / "data.csv").write_text("path,label\n1.png,99999\n")
+    assert len(load_data(config("csv", tmp_path / "data.csv")).class_names) == 100_000
+    (record,) = caplog.records
+    assert record.getMessage().startswith("99999 classes have no training image: '0', '1'")
 
 
 def test_licences_are_a_whitelist(tmp_path):

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 
 from discl.config import ScoreConfig, Thresholds
-from discl.errors import StoreError
-from discl.selection import accepted_rows, accepts, select_by_threshold
+from discl.errors import ConfigError, StoreError
+from discl.selection import accepted_rows, accepts, check_classes, select_by_threshold
 
 
 class FakeStore:
@@ -85,3 +85,10 @@ def test_accepted_images_that_were_thrown_away_are_an_error():
         select_by_threshold(FakeStore(table), ScoreConfig(threshold=0.3), "accepted", "r")
     store = FakeStore(table)
     assert select_by_threshold(store, ScoreConfig(threshold=0.3), "scores", "r") == []
+
+
+def test_a_class_that_the_data_has_not_is_named_with_the_nearest():
+    check_classes(None, ("owl",))
+    check_classes(ScoreConfig(threshold=Thresholds(classes={"owl": 0.2})), ("owl", "fox"))
+    with pytest.raises(ConfigError, match="class 'foks', which the data does not have; the nearest is 'fox'"):
+        check_classes(ScoreConfig(threshold=Thresholds(classes={"owl": 0.2, "foks": 0.2})), ("owl", "fox"))

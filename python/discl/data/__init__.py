@@ -28,8 +28,11 @@ def load_data(config) -> DataTable:
     if config.allow_licenses:
         table = _allowed(table, config.allow_licenses)
     table = check_images(table, config.max_bad_share)
-    for label in np.flatnonzero(table.train_counts == 0):
-        log.warning("class %r has no training image", table.class_names[label])
+    empty = [repr(table.class_names[label]) for label in np.flatnonzero(table.train_counts == 0)]
+    if empty:
+        log.warning(
+            "%d classes have no training image: %s%s", len(empty), ", ".join(empty[:5]), ", ..." * (len(empty) > 5)
+        )
     return table
 
 

@@ -1,6 +1,7 @@
 """A CSV (or .tsv) with the columns path,label[,class_name,caption,split,...] becomes a DataTable."""
 
 import csv
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from discl.data.table import SPLITS, DataTable
 from discl.errors import DataError
 
 OWN_COLUMNS = ("path", "label", "class_name", "split")
+LABEL_DIGITS = 5  # a class for every number up to the highest: five digits is more than any data set has
 
 
 def load(config) -> DataTable:
@@ -33,10 +35,12 @@ def load(config) -> DataTable:
 
 def _read(file: Path) -> dict[str, list[str]]:
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        with open(file, encoding="utf-8-sig", newline="") as text:  # csv alone knows which line ends split rows
+            lines = list(csv.reader(text, delimiter="\t" if file.suffix == ".tsv" else ","))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"data.root = {file}: cannot be read as UTF-8 text: {error}") from error
-    lines = list(csv.reader(text.splitlines(keepends=True), delimiter="\t" if file.suffix == ".tsv" else ","))
+    except csv.Error as error:
+        raise DataError(f"data.root = {file}: not a table of comma-separated values: {error}") from error
     header, rows = (lines[0], [row for row in lines[1:] if row]) if lines else ([], [])
     for name in ("path", "label"):
         if name not in header:
@@ -50,10 +54,10 @@ def _read(file: Path) -> dict[str, list[str]]:
 
 
 def _classes(file: Path, columns: dict[str, list[str]]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Whole-number labels keep their numbers; other labels are numbered in sorted order."""
+    """Whole-number labels keep their numbers, 0..99999; other labels are numbered in sorted order."""
     given = columns["label"]
-    if all(label.isascii() and label.isdigit() for label in given):
-        numbers = [int(label) for label in given]
+    if all(re.fullmatch(r"[+-]?\d+", label, re.ASCII) for label in given):
+        numbers = [_number(file, row, label) for row, label in enumerate(given, start=2)]
         defaults = [str(number) for number in range(max(numbers) + 1)]
     else:
         defaults = sorted(set(given))
@@ -61,6 +65,16 @@ def _classes(file: Path, columns: dict[str, list[str]]) -> tuple[np.ndarray, tup
         numbers = [number_of[label] for label in given]
     names = _names(file, numbers, columns.get("class_name"), defaults)
     return np.array(numbers, dtype=np.int64), tuple(names)
+
+
+def _number(file: Path, row: int, label: str) -> int:
+    digits = label.removeprefix("+").lstrip("0") or "0"
+    if not digits.isdigit() or len(digits) > LABEL_DIGITS:
+        raise DataError(
+            f"{file}, row {row}: label = {label[:40]}; whole-number labels lie in 0..{10**LABEL_DIGITS - 1}: "
+            "number the classes from 0, or name them"
+        )
+    return int(digits)
 
 
 def _names(file: Path, numbers: list[int], given: list[str] | None, defaults: list[str]) -> list[str]:
