@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -17,11 +19,13 @@ NAME = "last.safetensors"
 class Checkpoints:
     """Writes `folder`/last.safetensors, `due` every `seconds`, and reads it back.
 
-    identity: what must be equal for a training to be continued (a digest of its config and data).
+    identity: what must be equal for a training to be continued (a digest of its config and data). `pinned` is
+    JSON that goes into every checkpoint: what else the training stands on.
     """
 
     def __init__(self, folder: str | Path, identity: str = "", seconds: float = 60.0):
         self.path, self.identity, self.seconds = Path(folder) / NAME, identity, seconds
+        self.pinned: dict = {}
         self._written = time.monotonic()
 
     @property
@@ -35,17 +39,17 @@ class Checkpoints:
             tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in entries.items()}
         tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.path, save(tensors, {"state": json.dumps(state | {"identity": self.identity})}))
+        write_atomic(self.path, save(tensors, {"state": json.dumps(state | self.pinned | {"identity": self.identity})}))
         self._written = time.monotonic()
 
-    def read(self, model, optimizer) -> dict | None:
-        """Put the tensors back in place and return the state; None where there is no checkpoint.
+    def state(self) -> dict | None:
+        """What was written beside the tensors; None where there is no checkpoint.
 
         Raises ModelError for a damaged or foreign file, ConfigError for a checkpoint of another run.
         """
         if not self.path.exists():
             return None
-        tensors, state = read_tensors(self.path)
+        state = read_state(self.path)
         if state is None:
             raise ModelError(f"{self.path}: not a checkpoint of a training; remove it or use another --out")
         if state["identity"] != self.identity:
@@ -53,6 +57,17 @@ class Checkpoints:
                 f"{self.path}: belongs to a run with another config or other data; use another --out, or "
                 "remove that folder to start again"
             )
+        return state
+
+    def read(self, model, optimizer) -> dict | None:
+        """Put the tensors back in place and return the state; None where there is no checkpoint.
+
+        Raises what `state` raises, and ModelError for weights of another model.
+        """
+        state = self.state()
+        if state is None:
+            return None
+        tensors, _ = read_tensors(self.path)
         load_weights(model, part(tensors, "model."), self.path)
         entries: dict[int, dict] = {}
         for name, value in part(tensors, "optimizer.").items():
@@ -68,10 +83,26 @@ def part(tensors: dict, prefix: str) -> dict:
 
 def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict | None]:
     """The tensors of a safetensors file and its JSON state, if it has one. Raises ModelError."""
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, _state(file)  # noqa: SIM118
+
+
+def read_state(path: str | Path) -> dict | None:
+    """The JSON state alone. Raises ModelError."""
+    with _opened(path) as file:
+        return _state(file)
+
+
+def _state(file) -> dict | None:
+    state = (file.metadata() or {}).get("state")
+    return state and json.loads(state)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator:
     try:
         with safe_open(path, "pt") as file:
-            state = (file.metadata() or {}).get("state")
-            return {name: file.get_tensor(name) for name in file.keys()}, state and json.loads(state)  # noqa: SIM118
+            yield file
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
         raise ModelError(f"{path}: cannot be read as a safetensors file: {error}") from error
 

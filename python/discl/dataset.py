@@ -1,5 +1,6 @@
 """A DataTable and a Store become one map-style dataset: real rows, then the selected synthetic."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ REAL = 100  # the level of a real image
 class SpectrumDataset(Dataset):
     """Rows [0, n_real) are the real images of a split, the rest the selection's images sorted by key.
 
-    store: discl.Store, or None for real images only. data: DataTable, or the DataConfig to load it from. tail:
-    table rows of the images that synthetic ones stand for (default: classes with fewer than 20 training images).
+    store: discl.Store, or None for real images only. data: DataTable, or the DataConfig to load it from.
+    selection: its name in the store, or the keys. tail: table rows of the images that synthetic ones stand for
+    (default: classes with fewer than 20 training images).
     Columns of length N: `labels` int64, `levels` int64 (100 = real), `is_synth` bool, `ids` objects (table id
     or store key), `tail` bool (False for synthetic rows). Raises StoreError where store and data disagree
     about the classes.
@@ -66,16 +68,17 @@ def _few_rows(data: DataTable, few_below: int = 20) -> np.ndarray:
     return rows[data.train_counts[data.labels[rows]] < few_below]
 
 
-def _synthetic(store, selection: str, class_names) -> tuple[list[str], np.ndarray, np.ndarray]:
+def _synthetic(store, selection: str | Iterable[str], class_names) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Keys, labels and levels of a selection, sorted by key."""
     if store is None:
         return [], np.empty(0, np.int64), np.empty(0, np.int64)
-    keys = sorted(store.selection(selection))
+    keys = sorted(store.selection(selection) if isinstance(selection, str) else selection)
     columns = {name: store.table.column(name).to_pylist() for name in ("key", "class_id", "class_name", "level")}
     row_of = {key: row for row, key in enumerate(columns["key"])}
     missing = [key for key in keys if key not in row_of]
     if missing:
-        raise StoreError(f"selection {selection!r}: key {missing[0]} is not in the store; select again")
+        name = f"selection {selection!r}" if isinstance(selection, str) else "the given selection"
+        raise StoreError(f"{name}: key {missing[0]} is not in the store; select again")
     rows = [row_of[key] for key in keys]
     labels = np.array([columns["class_id"][row] for row in rows], dtype=np.int64)
     levels = np.array([columns["level"][row] for row in rows], dtype=np.int64)

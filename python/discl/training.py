@@ -15,44 +15,51 @@ from discl.config import RunConfig, to_toml
 from discl.curriculum import NATURAL
 from discl.data import DataTable, load_data
 from discl.dataset import SpectrumDataset
-from discl.errors import ConfigError
+from discl.errors import ConfigError, ModelError
 from discl.evaluation import evaluation_batches, metrics, predict
 from discl.fitting import Learner, fit
 from discl.hard import tail_rows
 from discl.loader import open_loader
+from discl.progress import Event, OnEvent, ignore
 from discl.sampler import CurriculumSampler
 from discl.store import Store
 from discl.views import View
 
 EVALUATION_BATCH = 256
+SELECTION = "selection.txt"  # beside the checkpoint
 
 
-def train(config: RunConfig, out: str | Path, on_event: Callable[[dict], None] | None = None) -> dict:
+def train(config: RunConfig, out: str | Path, on_event: OnEvent = ignore) -> dict:
     """Train on the data and, if the policy needs it, the store's selection `default`; returns the metrics.
 
-    `out` receives metrics.json, config.toml, log.jsonl and checkpoints/. Run again with the same config, it
-    goes on where it stopped, to the same weights. Raises DisclError: see the parts for what can be wrong.
+    `out` receives metrics.json, config.toml, log.jsonl, checkpoints/ and report.html. `on_event` gets an event
+    "step" after every step and "epoch" after every epoch. Run again with the same config, it goes on where it
+    stopped, to the same weights, with the images that the store had selected when it began; a finished run
+    returns its metrics again. To train on a store that has grown, use a new `out`. Raises DisclError: see the
+    parts for what can be wrong.
     """
     if config.curriculum.policy == "adaptive":
         raise ConfigError(
             "curriculum.policy = 'adaptive' needs a probe after each stage, which `train` does not run yet; "
             "use CurriculumSampler.observe in your own loop, or another policy"
         )
-    out = Path(out)
-    table, store = load_data(config.data), open_store(config)
-    loader = training_loader(config, table, store)
+    out, table = Path(out), load_data(config.data)
+    checkpoints = Checkpoints(out / "checkpoints", identity(config, table))
+    before = checkpoints.state()
+    store, keys = pinned_store(config, checkpoints)
+    loader = training_loader(config, table, store, keys)
     learner = Learner(config.train.model, len(table.class_names), config.train.batch, device_of(config))
     learner.reset(config.train.seed, config.train.init)
     judges = {split: judge(config, table, learner, split) for split in ("val", "test") if len(table.rows(split))}
     _write(out / "config.toml", to_toml(config))
+    _write(out / "log.jsonl", _lines(before["history"] if before else []))
 
-    def log_epoch(event: dict) -> None:
-        with open(out / "log.jsonl", "a") as file:
-            file.write(json.dumps(event) + "\n")
-        if on_event:
-            on_event(event)
+    def log_epoch(event: Event) -> None:
+        if event["event"] == "epoch":
+            with open(out / "log.jsonl", "a") as file:
+                file.write(json.dumps(event) + "\n")
+        on_event(event)
 
-    checkpoints = Checkpoints(out / "checkpoints", digest(to_toml(config), *loader.dataset.ids))
     history = fit(learner, loader, config.train, judges.get("val"), log_epoch, checkpoints)
     result = {split: judge() for split, judge in judges.items()}
     summary = result.get("test", result.get("val", {})) | {
@@ -65,19 +72,45 @@ def train(config: RunConfig, out: str | Path, on_event: Callable[[dict], None] |
         "substituted": loader.substituted,
         "quarantined": len(table.quarantined),
     }
-    _write(out / "log.jsonl", "".join(json.dumps({"event": "epoch", **record}) + "\n" for record in history))
+    _write(out / "log.jsonl", _lines(history))
     _write(out / "metrics.json", json.dumps(summary, indent=2) + "\n")
+    from discl.report import report_runs  # a page is for people, training works without its parts
+
+    report_runs([out])
     return summary
 
 
-def open_store(config: RunConfig) -> Store | None:
-    """The store whose images the policy draws from; None for the policies of real images."""
-    return None if config.curriculum.policy in (NATURAL, "real-only") else Store(config.store.path)
+def identity(config: RunConfig, table: DataTable) -> str:
+    """What a training must share with its checkpoint to go on from it: the config and the real images."""
+    rows = zip(table.ids, table.splits, table.labels.tolist(), strict=True)
+    return digest(to_toml(config), *(f"{split} {label} {name}" for name, split, label in rows))
 
 
-def training_loader(config: RunConfig, table: DataTable, store: Store | None):
-    """Batches of the training split and the selection `default`, in the curriculum's order."""
-    dataset = SpectrumDataset(store, table, tail=tail_rows(config.hard, table))
+def pinned_store(config: RunConfig, checkpoints: Checkpoints) -> tuple[Store | None, list[str]]:
+    """The store and the keys of its selection `default`: those of the checkpoint, else as they are now.
+
+    The snapshot stands in every checkpoint and the keys beside it in selection.txt, one per line, so a store
+    that grows or selects anew does not change a training that has begun. (None, []) for policies of real
+    images. Raises StoreError when the store is not the checkpoint's any more, ModelError for damaged keys.
+    """
+    if config.curriculum.policy in (NATURAL, "real-only"):
+        return None, []
+    file, state = checkpoints.path.with_name(SELECTION), checkpoints.state()
+    store = Store(config.store.path, at=state and state["snapshot"])
+    if state is None:
+        keys = store.selection("default")
+        _write(file, "".join(f"{key}\n" for key in keys))
+    else:
+        keys = file.read_text().split() if file.is_file() else []
+    checkpoints.pinned = {"snapshot": store.snapshot(), "selection": digest(*keys)}
+    if state and state["selection"] != checkpoints.pinned["selection"]:
+        raise ModelError(f"{file}: not the selection that this training began with; restore it or use another --out")
+    return store, keys
+
+
+def training_loader(config: RunConfig, table: DataTable, store: Store | None, selection="default"):
+    """Batches of the training split and a selection (its name or its keys), in the curriculum's order."""
+    dataset = SpectrumDataset(store, table, selection, tail=tail_rows(config.hard, table))
     levels = config.spectrum.levels if store else None
     sampler = CurriculumSampler(dataset, config.curriculum, config.train.batch, config.train.seed, levels=levels)
     view = sized(recipe_of(config.train.model).train, config.train.image_size)
@@ -106,6 +139,10 @@ def device_of(config: RunConfig) -> str:
 def digest(*texts: str) -> str:
     """32 hex characters that stand for these texts."""
     return blake2b("\0".join(texts).encode(), digest_size=16).hexdigest()
+
+
+def _lines(history: list[dict]) -> str:
+    return "".join(json.dumps({"event": "epoch", **record}) + "\n" for record in history)
 
 
 def _write(path: Path, text: str) -> None:

@@ -42,7 +42,8 @@ def make_store(folder: Path, per_level=6, class_name=CLASS_NAMES[1]) -> Store:
     samples = [(key(i), LEVELS[i % 2]) for i in range(2 * per_level + 1)]
     with StoreWriter(folder, "run", shard_bytes=1 << 20) as writer:
         for number, (name, level) in enumerate(samples):
-            row = {"key": name, "class_id": 1, "class_name": class_name, "level": level, "status": "ok"}
+            row = {"key": name, "source_id": "train-1-0.png", "class_id": 1, "class_name": class_name}
+            row |= {"level": level, "seed": number, "retry": 0, "status": "ok"}
             writer.append(row, png((200, number, level), size=(32, 32)), "png", None)
     store = Store(folder)
     store.write_selection("default", [name for name, _ in samples[:-1]], {"rule": "all"})

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from discl.checkpoint import Checkpoints, read_tensors
+from discl.checkpoint import Checkpoints, part, read_tensors
 from discl.classifier import RECIPES, build_classifier, recipe_of
 from discl.config import load_config
 from discl.dataset import SpectrumDataset
@@ -16,9 +16,10 @@ from discl.errors import ConfigError, ModelError, RunFailed
 from discl.fitting import Learner, fit, padded, set_rate
 from discl.losses import IGNORED
 from discl.sampler import CurriculumSampler
+from discl.store import Store, StoreWriter
 from discl.torch_loader import TorchLoader
 from discl.training import train
-from tests.discl.spectrum_samples import make_store, make_table
+from tests.discl.spectrum_samples import CLASS_NAMES, key, make_store, make_table, png
 from tests.discl.test_curriculum import config as curriculum
 
 KEYS = {"epochs": 4, "curriculum_epochs": 3, "nontail_share": 1.0}
@@ -115,13 +116,14 @@ def test_records_tell_the_levels_and_steps(data, recipe):
     measured = iter(range(4))
     events = []
     source = loader(data)
-    history = fit(
-        Learner("digitnet", 2, 8, compile=False), source, recipe, lambda: {"n": next(measured)}, events.append
-    )
+    learner = Learner("digitnet", 2, 8, compile=False)
+    history = fit(learner, source, recipe, lambda: {"n": next(measured)}, events.append)
     assert [record["levels"] for record in history] == [[0], [0], [50], []]
     assert [record["steps"] for record in history] == [4, 8, 12, 16]
     assert [record["val"]["n"] for record in history] == [0, 1, 2, 3]
-    assert [event["event"] for event in events] == ["epoch"] * 4
+    assert [event["event"] for event in events] == [*["step"] * 4, "epoch"] * 4
+    assert [event["step"] for event in events if event["event"] == "step"] == [1, 2, 3, 4] * 4
+    assert [event for event in events if event["event"] == "epoch"] == [{"event": "epoch", **r} for r in history]
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
@@ -152,8 +154,84 @@ def test_a_killed_training_resumes_to_the_same_bits(tmp_path, data, recipe, opti
     learner.reset(2)
     history = fit(learner, loader(data), recipe, checkpoints=Checkpoints(tmp_path, "run"))
     assert_equal(weights(learner), expected)
-    assert [record["epoch"] for record in history] == [record["epoch"] for record in whole]
-    assert history[-1]["loss"] == whole[-1]["loss"]
+    assert untimed(history) == untimed(whole)
+
+
+def untimed(history):
+    return [{name: value for name, value in record.items() if name != "seconds"} for record in history]
+
+
+class Stopped(BaseException):
+    """As an interrupt: no Exception."""
+
+
+def stopping(call, after, *, before=False):
+    """`call`, raising at its call number `after` (from 1): when it has returned, or before it began."""
+    calls = iter(range(1, after + 1))
+
+    def wrapped(*args):
+        last = next(calls) == after
+        if last and before:
+            raise Stopped
+        result = call(*args)
+        if last:
+            raise Stopped
+        return result
+
+    return wrapped
+
+
+@pytest.mark.parametrize("number", [1, 2, 4, 5, 7, 20])
+@pytest.mark.parametrize("place", ["event", "validation", "forward", "loading", "optimizer"])
+def test_whatever_stops_a_training_loses_no_whole_step(tmp_path, monkeypatch, data, recipe, place, number):
+    """Call `number` of 20 events, 16 forward passes and steps, or 4 validations is not survived."""
+    number = -(-number // 5) if place == "validation" else min(number, 20 if place == "event" else 16)
+
+    def validate():
+        return {"answer": 42}
+
+    learner = Learner("digitnet", 2, 8, compile=False)
+    learner.reset(1)
+    whole = fit(learner, loader(data), recipe, validate)
+    expected = weights(learner)
+
+    learner.reset(1)
+    source, listen, check, checkpoints = loader(data), lambda event: None, validate, Checkpoints(tmp_path, "run")
+    with monkeypatch.context() as patch:
+        if place == "event":
+            listen = stopping(listen, number)
+        elif place == "validation":
+            check = stopping(validate, number)
+        elif place == "forward":  # it has moved the batch norms' statistics by then
+            patch.setattr(learner, "loss", stopping(learner.loss, number))
+        elif place == "loading":
+            patch.setattr(source.sampler, "advance", stopping(source.sampler.advance, number))
+        else:
+            patch.setattr(torch.optim.Adam, "step", stopping(torch.optim.Adam.step, number, before=True))
+        with pytest.raises(Stopped):
+            fit(learner, source, recipe, check, listen, checkpoints)
+    state = checkpoints.state()
+    whole_steps = number - number // 5 if place == "event" else number * 4 if place == "validation" else number - 1
+    if place == "optimizer":  # the weights may be half a step further: nothing is kept
+        assert state is None
+    elif whole_steps:
+        assert state["sampler"]["epoch"] * 4 + state["sampler"]["step"] == whole_steps
+    else:
+        assert state is None
+
+    learner.reset(1 if state is None else 2)
+    history = fit(learner, loader(data), recipe, validate, checkpoints=Checkpoints(tmp_path, "run"))
+    assert_equal(weights(learner), expected)
+    assert untimed(history) == untimed(whole)
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_hide_what_stopped_the_training(tmp_path, data, recipe, caplog):
+    (tmp_path / "file").write_text("")
+    listen = stopping(lambda event: None, 3)
+    with pytest.raises(Stopped):
+        checkpoints = Checkpoints(tmp_path / "file" / "checkpoints")
+        fit(Learner("digitnet", 2, 8, compile=False), loader(data), recipe, None, listen, checkpoints)
+    assert "the last checkpoint could not be written" in caplog.text
 
 
 def test_one_compilation_serves_partial_batches_and_new_trainings(data, recipe):
@@ -172,10 +250,11 @@ def test_one_compilation_serves_partial_batches_and_new_trainings(data, recipe):
     assert fit(eager, loader(data, tail_share=0.25), recipe)[-1]["loss"] == pytest.approx(losses[0], rel=1e-3)
 
 
-def test_a_diverging_loss_stops_the_run(data, recipe):
+def test_a_diverging_loss_stops_the_run(tmp_path, data, recipe):
     recipe.lr, recipe.optimizer = 1e30, "sgd"
     with pytest.raises(RunFailed, match=r"the loss is .* lower train\.lr"):
-        fit(Learner("digitnet", 2, 8, compile=False), loader(data), recipe)
+        fit(Learner("digitnet", 2, 8, compile=False), loader(data), recipe, checkpoints=Checkpoints(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_checkpoints_of_other_runs_and_damaged_ones(tmp_path, data, recipe):
@@ -231,7 +310,9 @@ def test_train_leaves_a_folder_that_reproduces_it(tmp_path):
     out = tmp_path / "out"
     assert json.loads((out / "metrics.json").read_text()) == result
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == [event["epoch"] for event in events] == [0, 1, 2]
+    assert [line["epoch"] for line in lines] == [0, 1, 2]
+    assert lines == [event for event in events if event["event"] == "epoch"]
+    assert f"{100 * result['overall']:.1f}</" in (out / "report.html").read_text()
     assert result["steps"] == 18
     assert result["overall"] == result["splits"]["test"]["overall"] > 0.2
     assert lines[-1]["val"] == result["splits"]["val"]
@@ -245,23 +326,90 @@ def test_train_leaves_a_folder_that_reproduces_it(tmp_path):
     assert train(load_config(out / "config.toml"), out) == result  # finished: nothing is trained again
 
 
-def test_train_draws_from_the_store_and_records_its_snapshot(tmp_path):
-    table, store = make_table(tmp_path / "data"), make_store(tmp_path / "spectrum")
+def spectrum_config(folder):
+    """all-level, four epochs on the table and store of spectrum_samples; and that store."""
+    table, store = make_table(folder / "data"), make_store(folder / "spectrum")
     lines = [
         f"{name},{label},{table.class_names[label]},{split}"
         for name, label, split in zip(table.ids, table.labels, table.splits, strict=True)
     ]
-    (tmp_path / "data" / "data.csv").write_text("\n".join(["path,label,class_name,split", *lines]))
+    (folder / "data" / "data.csv").write_text("\n".join(["path,label,class_name,split", *lines]))
     config = write_config(
-        tmp_path,
+        folder,
         DIGITS.replace('"digits-lt"', '"csv"').replace('"digits"', '"data/data.csv"').replace("32", "8")
         .replace("real-only", "all-level") + '[spectrum]\nlevels = [0, 50]\n[store]\npath = "spectrum"\n',
     )  # fmt: skip
-    levels = []
-    result = train(config, tmp_path / "out", lambda event: levels.append(event["levels"]))
-    assert levels == [[0, 50], [0, 50], []]
+    return config, store
+
+
+def grow(path):
+    """Two more shards' worth of images, all selected."""
+    with StoreWriter(path, "more", shard_bytes=1 << 20) as writer:
+        for number in range(100, 110):
+            row = {"key": key(number), "source_id": "train-1-0.png", "class_id": 1, "class_name": CLASS_NAMES[1]}
+            row |= {"level": 50, "seed": number, "retry": 0, "status": "ok"}
+            writer.append(row, png((9, number, 99), size=(32, 32)), "png", None)
+    store = Store(path)
+    store.write_selection("default", store.keys()[3:], {"rule": "other"})
+    return store
+
+
+def trained_weights(out):
+    return part(read_tensors(out / "checkpoints" / "last.safetensors")[0], "model.")
+
+
+def test_train_draws_from_the_store_and_records_its_snapshot(tmp_path):
+    config, store = spectrum_config(tmp_path)
+    events = []
+    result = train(config, tmp_path / "out", events.append)
+    assert [event["levels"] for event in events if event["event"] == "epoch"] == [[0, 50], [0, 50], []]
     assert result["snapshot"] == store.snapshot()
     assert result["policy"] == "all-level"
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "all-level" in page
+
+
+@pytest.mark.parametrize("events", [3, 5, 6])
+def test_a_training_goes_on_with_the_images_it_began_with(tmp_path, events):
+    """Stopped in the first epoch, at its end, and in the second; then the store grows and selects anew."""
+    config, store = spectrum_config(tmp_path)
+    expected = train(config, tmp_path / "straight")
+    out = tmp_path / "out"
+    with pytest.raises(Stopped):
+        train(config, out, stopping(lambda event: None, events))
+    with open(out / "log.jsonl", "a") as log:
+        log.write('{"event": "epoch", "epoch": 1}\n')  # as after a kill: further than the checkpoint
+    grown = grow(tmp_path / "spectrum")
+    assert grown.snapshot() != store.snapshot()
+    assert train(config, out) == expected
+    assert_equal(trained_weights(out), trained_weights(tmp_path / "straight"))
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 1, 2]
+    assert train(config, out) == expected  # finished
+    anew = train(config, tmp_path / "anew")
+    assert anew["snapshot"] == grown.snapshot()
+    assert any(
+        not torch.equal(value, trained_weights(out)[name]) for name, value in trained_weights(tmp_path / "anew").items()
+    )
+
+
+def test_a_training_begun_stands_by_its_config_images_and_keys(tmp_path):
+    config, _ = spectrum_config(tmp_path)
+    out = tmp_path / "out"
+    train(config, out)
+    left = {file.name: file.read_bytes() for file in out.iterdir() if file.is_file()}
+    other = config.model_copy(update={"train": config.train.model_copy(update={"lr": 0.5})})
+    with pytest.raises(ConfigError, match="belongs to a run with another config"):
+        train(other, out)
+    assert {file.name: file.read_bytes() for file in out.iterdir() if file.is_file()} == left
+    keys = out / "checkpoints" / "selection.txt"
+    keys.write_text(keys.read_text()[33:])
+    with pytest.raises(ModelError, match=r"selection\.txt: not the selection that this training began with"):
+        train(config, out)
+    data = tmp_path / "data" / "data.csv"
+    data.write_text(data.read_text().replace("train-0-0.png,0,many", "train-0-0.png,1,a/b ü"))
+    with pytest.raises(ConfigError, match="or other data"):
+        train(config, out)
 
 
 def test_what_train_refuses(tmp_path):

@@ -72,11 +72,14 @@ def train(args: argparse.Namespace, stop: Stop) -> None:
     with _progress(stop) as on_event:
         meter = Meter("train epoch", config.curriculum.epochs, on_event)
 
-        def on_epoch(event: Event) -> None:
-            meter.done = event["epoch"]  # a continued training does not begin with the first
-            meter.advance()
+        def on_training(event: Event) -> None:
+            if event["event"] == "epoch":
+                meter.done = event["epoch"]  # a continued training does not begin with the first
+                meter.advance()
+            else:
+                on_event(event)
 
-        train(config, _out(args), on_epoch)
+        train(config, _out(args), on_training)
     print(_out(args))
 
 
