@@ -18,14 +18,17 @@ def digest(value: Any) -> str:
 def make_recipe(config: RunConfig) -> dict[str, Any]:
     """Design 2's recipe as a JSON object. Reads every weight file of the model once, for its digest.
 
+    The solver stands under its own name: `auto` and what it means for this model are one recipe.
     Raises ConfigError where the config names no model, ModelError where the folder is not one.
     """
     require_model(config)
     from discl.engine.pretrained import model_digest, model_folder, read_model_index
+    from discl.engine.solver import choose_solver
 
     folder = model_folder(config.model.path)
-    read_model_index(folder)
-    return recipe_of(config, model_digest(folder))
+    _, scheduler = read_model_index(folder).get("scheduler") or (None, "none")
+    solver = choose_solver(config.spectrum.solver, scheduler)
+    return recipe_of(config, model_digest(folder)) | {"solver": solver}
 
 
 def recipe_of(config: RunConfig, model: str) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Recipe and key: equal for equal wishes on every machine, different when what shapes pixels differs."""
 
 import hashlib
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -92,3 +94,17 @@ def test_a_model_that_is_not_there_is_named(tmp_path):
     for name in ("absent", "empty"):
         with pytest.raises(ModelError, match=name):
             make_recipe(parse_config(CONFIG, tmp_path, overrides=[f"model.path={name}"]))
+
+
+def test_auto_and_the_solver_that_it_means_are_one_recipe(tmp_path, tiny_models):
+    def made(*overrides: str) -> dict:
+        return make_recipe(parse_config(CONFIG, tmp_path, overrides=[f"model.path={model}", *overrides]))
+
+    model = tmp_path / "sd"
+    shutil.copytree(tiny_models / "sd", model)
+    index = json.loads((model / "model_index.json").read_text())
+    for scheduler, solver in {"DDIMScheduler": "ddim", "EulerDiscreteScheduler": "euler"}.items():
+        (model / "model_index.json").write_text(json.dumps(index | {"scheduler": ["diffusers", scheduler]}))
+        assert made()["solver"] == solver
+        assert made(f"spectrum.solver={solver}") == made()
+        assert digest(made(f"spectrum.solver={({'ddim', 'euler'} - {solver}).pop()}")) != digest(made())
