@@ -74,9 +74,9 @@ def fit(
 
 
 class Training:
-    """The parts of one `fit`. `mark` is the JSON state after the last whole step; None inside of a step.
+    """The parts of one `fit`. `mark` is the JSON state after the last step, `whole` whether the weights are of it.
 
-    It holds the position in the order, the records of the finished epochs, and the running epoch with its
+    The mark holds the position in the order, the records of the finished epochs, and the running epoch with its
     summed loss, steps and seconds.
     """
 
@@ -90,7 +90,7 @@ class Training:
             self.sampler.load_state_dict(state["sampler"])
             loader.substituted = state["substituted"]
         self.mark = state or self._begin([])
-        self._saved = self.mark
+        self.whole, self._saved = True, self.mark
         self._buffers = [buffer.clone() for buffer in self.model.buffers()]
 
     def _begin(self, history: list[dict]) -> dict:
@@ -123,7 +123,7 @@ class Training:
         images, labels = padded(batch, self.learner.batch, self.learner.device)
         loss = self.learner.loss(images, labels, prior)
         loss.backward()
-        mark, self.mark = self.mark, None  # from here on the weights are neither the old nor the new ones
+        mark, self.whole = self.mark, False  # from here on the weights are neither the old nor the new ones
         self.optimizer.step()
         self.optimizer.zero_grad()
         _copy(self.model.buffers(), self._buffers)
@@ -134,13 +134,14 @@ class Training:
             "steps": mark["steps"] + 1,
             "seconds": time.perf_counter() - began,
         }
+        self.whole = True
 
     def finish(self, validate: Callable[[], dict] | None) -> dict:
         """Close the running epoch: its event. Raises RunFailed when the loss is not finite."""
         mark, epoch = self.mark, self.mark["epoch"]
         mean_loss = float(mark["loss"]) / mark["steps"]  # the epoch's one wait for the device
         if not math.isfinite(mean_loss):
-            self.mark = None  # nothing worth keeping
+            self.whole = False  # nothing worth keeping
             raise RunFailed(f"the loss is {mean_loss} in epoch {epoch}; lower train.lr = {self.config.lr}")
         record = {
             "epoch": epoch,
@@ -163,7 +164,7 @@ class Training:
 
     def rescue(self) -> None:
         """Save the last whole step after an exception, which must not be replaced by one of ours."""
-        if self.mark is None or self.mark is self._saved:
+        if not self.whole or self.mark is self._saved:
             return
         try:
             _copy(self._buffers, self.model.buffers())  # a forward pass may have begun the next step

@@ -20,7 +20,7 @@ from discl.evaluation import evaluation_batches, metrics, predict
 from discl.fitting import Learner, fit
 from discl.hard import tail_rows
 from discl.loader import open_loader
-from discl.progress import Event, OnEvent, ignore
+from discl.progress import Event, OnEvent
 from discl.sampler import CurriculumSampler
 from discl.store import Store
 from discl.views import View
@@ -29,7 +29,7 @@ EVALUATION_BATCH = 256
 SELECTION = "selection.txt"  # beside the checkpoint
 
 
-def train(config: RunConfig, out: str | Path, on_event: OnEvent = ignore) -> dict:
+def train(config: RunConfig, out: str | Path, on_event: OnEvent | None = None) -> dict:
     """Train on the data and, if the policy needs it, the store's selection `default`; returns the metrics.
 
     `out` receives metrics.json, config.toml, log.jsonl, checkpoints/ and report.html. `on_event` gets an event
@@ -58,7 +58,8 @@ def train(config: RunConfig, out: str | Path, on_event: OnEvent = ignore) -> dic
         if event["event"] == "epoch":
             with open(out / "log.jsonl", "a") as file:
                 file.write(json.dumps(event) + "\n")
-        on_event(event)
+        if on_event:
+            on_event(event)
 
     history = fit(learner, loader, config.train, judges.get("val"), log_epoch, checkpoints)
     result = {split: judge() for split, judge in judges.items()}
@@ -96,7 +97,7 @@ def pinned_store(config: RunConfig, checkpoints: Checkpoints) -> tuple[Store | N
     if config.curriculum.policy in (NATURAL, "real-only"):
         return None, []
     file, state = checkpoints.path.with_name(SELECTION), checkpoints.state()
-    store = Store(config.store.path, at=state and state["snapshot"])
+    store = Store(config.store.path, at=state["snapshot"] if state else None)
     if state is None:
         keys = store.selection("default")
         _write(file, "".join(f"{key}\n" for key in keys))
