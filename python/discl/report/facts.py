@@ -80,10 +80,10 @@ def store_facts(store: Any, selection: str = "default") -> Facts:
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:
-    return column.to_numpy().astype(np.int64)
+    return column.fill_null(0).to_numpy().astype(np.int64)  # stores that others wrote may lack what we plan by
 
 
 def _words(column: pa.ChunkedArray) -> np.ndarray:
     """Objects that share one string per different value: eight bytes per row."""
-    coded = column.combine_chunks().dictionary_encode()
+    coded = column.fill_null("").combine_chunks().dictionary_encode()
     return np.array(coded.dictionary.to_pylist(), dtype=object)[coded.indices.to_numpy()]
