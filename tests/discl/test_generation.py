@@ -343,3 +343,14 @@ def test_the_real_engine_fills_the_store(file):
     table = load_data(config.data)
     plan = make_plan(config, table, select_hard(config.hard, table), make_recipe(config))
     assert run["unet_evaluations"] == plan.unet_evaluations
+
+
+def test_a_record_that_is_gone_is_told_and_a_damaged_one_refused(file, caplog):
+    store = fake(file)
+    (record,) = (Path(store.path) / "runs").glob("*.json")
+    record.write_text("{")
+    with pytest.raises(StoreError, match="cannot be read"):
+        fake(file, make=no_engine)
+    record.unlink()
+    fake(file, make=no_engine)
+    assert "unknown which CLIP scored its images" in caplog.text
