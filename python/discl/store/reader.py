@@ -63,7 +63,8 @@ class Store:
             data = (self.path / name).read_bytes()
             if hashlib.blake2b(data, digest_size=16).hexdigest() != shard.files[name]["blake2b"]:
                 raise ValueError("its digest is not the one in the manifest")
-            return pq.read_table(io.BytesIO(data), columns=columns)
+            # Not read_table: its dataset threads outlive the read and can abort the process at exit.
+            return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns)
         except (OSError, KeyError, ValueError) as error:  # Arrow's own errors are ValueErrors
             raise StoreError(
                 f"{self.path / name}: damaged index ({error}); restore it from a copy of the store"
@@ -147,7 +148,8 @@ class Store:
     def _selection_table(self, name: str) -> pa.Table:
         path = self._selection_path(name)
         try:
-            return pq.read_table(path, partitioning=None)
+            with pq.ParquetFile(path) as file:
+                return file.read()
         except FileNotFoundError as error:
             there = sorted(other.stem for other in path.parent.glob("*.parquet"))
             raise StoreError(f"{self.path} has no selection {name!r}; it has: {', '.join(there) or 'none'}") from error

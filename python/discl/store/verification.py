@@ -36,7 +36,8 @@ def verify(path: str | os.PathLike) -> list[str]:
 
 
 def _index(root: Path, shard: manifest.Shard) -> pa.Table:
-    return pq.read_table(root / manifest.index_path(shard.number), partitioning=None)
+    with pq.ParquetFile(root / manifest.index_path(shard.number)) as file:
+        return file.read()
 
 
 def _keys(root: Path, shard: manifest.Shard) -> list[str]:
