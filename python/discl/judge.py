@@ -35,7 +35,8 @@ def check_judge(judge: dict[str, Any] | None, earlier: list[dict[str, Any]], cer
     """
     judges = [run.get("scorer") for run in earlier]
     _compare(judge, judges)
-    if judge and judges and not judge["digest"] and (certain or any(old["name"] != judge["name"] for old in judges)):
+    renamed = judge and any(old and old["name"] != judge["name"] for old in judges)
+    if judge and judges and not judge["digest"] and (certain or renamed):
         _compare(judge | {"digest": clip_digest(judge["name"])}, judges)
 
 

@@ -32,7 +32,7 @@ def outline(face: str, digit: int) -> tuple[np.ndarray, ...]:
     """Return a digit's closed contours, float64 [n, 2] each: y downwards, one unit high, centred on 0."""
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     path = TextPath((0, 0), str(digit), size=100, prop=FontProperties(fname=folder / f"{face}.ttf"))
-    contours = [_dense(polygon) for polygon in path.to_polygons()]
+    contours = [_dense(np.asarray(polygon)) for polygon in path.to_polygons()]
     points = np.concatenate(contours)
     low, high = points.min(0), points.max(0)
     return tuple((c - (low + high) / 2) * [1, -1] / (high[1] - low[1]) for c in contours)

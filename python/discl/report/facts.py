@@ -57,8 +57,12 @@ class Facts:
 
 
 def store_facts(store: Any, selection: str = "default") -> Facts:
-    """Facts of a `discl.Store` and one of its selections (keys that the store has not are ignored)."""
-    table = store.table.combine_chunks()
+    """Facts of a `discl.Store` and one of its selections, over the recipe that the selection is about."""
+    rule = dict(store.selection_rule(selection))
+    table = store.table
+    if "recipe" in rule:  # samples of other recipes were never candidates
+        table = table.filter(pc.equal(table["recipe"], rule["recipe"]))
+    table = table.combine_chunks()
     class_id = _numbers(table["class_id"])
     ids, first = np.unique(class_id, return_index=True)
     names = table["class_name"].take(pa.array(first)).to_pylist()
@@ -74,7 +78,7 @@ def store_facts(store: Any, selection: str = "default") -> Facts:
         status=_words(table["status"]),
         stored=table["shard"].is_valid().to_numpy(),
         kept=pc.is_in(table["key"], pa.array(store.selection(selection), pa.string())).to_numpy(),
-        rule=dict(store.selection_rule(selection)),
+        rule=rule,
         reader=store.read,
     )
 
