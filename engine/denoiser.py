@@ -1,9 +1,11 @@
 """One contract for every backend: (x [R,C,h,w], timestep [R], text states [R,n,d]) -> network output [R,C,h,w]."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 
+from discl.engine.reproducible import StableAttention, few_queries
 from discl.kernels import guided_step
 
 Denoise = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -15,7 +17,16 @@ def torch_denoiser(unet: torch.nn.Module, dtype: torch.dtype, compiled: bool) ->
     def denoise(x: torch.Tensor, timestep: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
         return unet(x.to(dtype), timestep, encoder_hidden_states=states, return_dict=False)[0]
 
-    return torch.compile(denoise, dynamic=False) if compiled else denoise
+    if compiled:
+        return torch.compile(denoise, dynamic=False)
+    levels = len(unet.config.block_out_channels)
+
+    def denoise_eagerly(x: torch.Tensor, timestep: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        odd = x.device.type == "cpu" and few_queries(x.shape[2], x.shape[3], levels)
+        with StableAttention() if odd else nullcontext():
+            return denoise(x, timestep, states)
+
+    return denoise_eagerly
 
 
 def advance(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import torch
 from diffusers.models.activations import GEGLU
+from torch.overrides import TorchFunctionMode
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +111,31 @@ class RowwiseGELU(torch.nn.GELU):
 class RowwiseGEGLU(GEGLU):
     def gelu(self, gate: torch.Tensor) -> torch.Tensor:
         return by_rows(super().gelu, gate.contiguous())  # half of a wider tensor: its loop has other shares
+
+
+class StableAttention(TorchFunctionMode):
+    """Inside, attention with fewer than 32 queries runs on a multiple of 16 of them.
+
+    torch's CPU kernel gives each thread a scratch buffer of as many rows as there are queries; an odd number leaves the
+    second thread's buffer unaligned, and MKL's sums depend on alignment. Costs microseconds per operator, so it is
+    entered only where `few_queries` says so.
+    """
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        options = options or {}
+        if function is torch.nn.functional.scaled_dot_product_attention and options.get("attn_mask") is None:
+            query, *others = arguments
+            missing = -query.shape[-2] % 16
+            if missing and query.shape[-2] < 32 and len(others) == 2:
+                padded = torch.nn.functional.pad(query, (0, 0, 0, missing))
+                return function(padded, *others, **options)[..., : query.shape[-2], :]
+        return function(*arguments, **options)
+
+
+def few_queries(height: int, width: int, levels: int) -> bool:
+    """Whether a latent of this size, halved `levels` - 1 times (rounding up), meets an odd attention below 32."""
+    sizes = [-(-height // 2**level) * -(-width // 2**level) for level in range(levels)]
+    return any(tokens < 32 and tokens % 16 for tokens in sizes)
 
 
 ROWWISE = {

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from discl import Engine, Request
+from discl.engine.denoiser import torch_denoiser
+from discl.engine.pretrained import load_model
 from tests.engine.oracle import random_image
 from tests.tiny import tiny_clip, tiny_sd
 
@@ -63,12 +65,12 @@ def two_threads():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("slots", [3, 5])
-def test_bit_equal_on_threads_with_a_wider_model(tmp_path, two_threads, slots):
+@pytest.mark.parametrize(("slots", "channels"), [(3, (64, 96)), (5, (64, 96)), (16, (32, 64))])
+def test_bit_equal_on_threads_with_a_wider_model(tmp_path, two_threads, slots, channels):
     """Small odd batches of wide layers are where a threaded matrix product treats its last rows differently."""
-    folder = tiny_sd(tmp_path / "sd", seed=5, channels=(64, 96))
+    folder = tiny_sd(tmp_path / "sd", seed=5, channels=channels)
     clip = str(tiny_clip(tmp_path / "clip", seed=5))
-    requests = crowd(14, seed=13)
+    requests = crowd(24, seed=13)
     with Engine.from_pretrained(folder, clip=clip, slots=slots, steps=5) as engine:
         requests = [r for r in requests if r.level < 80]
         together = by_key(engine.run(requests))
@@ -76,6 +78,19 @@ def test_bit_equal_on_threads_with_a_wider_model(tmp_path, two_threads, slots):
     for key, sample in backwards.items():
         np.testing.assert_array_equal(sample.image, together[key].image)
         np.testing.assert_array_equal(sample.embedding, together[key].embedding)
+
+
+@pytest.mark.parametrize("latent", [(8, 8), (6, 9), (5, 7)])
+@pytest.mark.parametrize("rows", [4, 8, 12, 16, 32])
+def test_every_place_of_a_batch_computes_the_same_bits(tmp_path, two_threads, latent, rows):
+    model = load_model(tiny_sd(tmp_path / "sd", seed=5, channels=(32, 64)), torch.device("cpu"), torch.float32)
+    x = torch.randn(1, 4, *latent, generator=torch.Generator().manual_seed(rows)).expand(rows, -1, -1, -1).contiguous()
+    states = torch.randn(1, 16, 16, generator=torch.Generator().manual_seed(1)).expand(rows, -1, -1).contiguous()
+    with torch.no_grad():
+        out = torch_denoiser(model.unet, torch.float32, compiled=False)(x, torch.full((rows,), 500.0), states)
+        decoded = model.vae.decode(x[:8]).sample
+    for result in (out, decoded):
+        assert torch.equal(result, result[:1].expand_as(result))
 
 
 def test_across_slot_counts_within_one_grey_value(models):
