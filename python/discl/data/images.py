@@ -8,17 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from discl.data.table import DataTable
+from discl.engine import pixels
 from discl.errors import DataError, RunFailed
 
 log = logging.getLogger(__name__)
 
 MAX_PIXELS = 64_000_000
 END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
-WHITE = (255, 255, 255)
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -71,23 +70,11 @@ def _open_header(file, name: str) -> Image.Image:
 
 
 def to_rgb(image: Image.Image, name: str = "image") -> Image.Image:
-    """Any PIL mode as RGB: 16 bits divided by 257 (65535 -> 255), alpha over white."""
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I"):
-        return _from_16_bit(np.asarray(image), name).convert("RGB")
-    if image.mode == "F":
-        raise DataError(f"{name}: floating-point pixels have no agreed range; save it with 8 or 16 bits")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        canvas = Image.new("RGBA", image.size, (*WHITE, 255))
-        return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
-
-
-def _from_16_bit(pixels: np.ndarray, name: str) -> Image.Image:
-    if pixels.min() < 0 or pixels.max() > 65535:
-        raise DataError(f"{name}: 32-bit pixels outside 0..65535; save it with 8 or 16 bits")
-    return Image.fromarray(((pixels.astype(np.int64) + 128) // 257).astype(np.uint8))
+    """Any PIL mode as RGB, as the engine reads it (`discl.engine.pixels`); DataError where that has no meaning."""
+    try:
+        return pixels.to_rgb(image)
+    except ValueError as error:
+        raise DataError(f"{name}: {error}") from error
 
 
 def check_image(path: str) -> None:
