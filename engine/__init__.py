@@ -2,8 +2,9 @@
 
     request        what is wished for, and what comes out     scheduler      who runs in the next step (no torch)
     pretrained     model folder -> modules                     noise_schedule timesteps and start noise per level
-    text           prompts -> text states, cached              solver         update coefficients per step
-    autoencoder    image <-> latent                            denoiser       UNet behind one contract
+    text           prompts -> encoded texts, cached            solver         update coefficients per step
+    condition      what the network is told                    denoiser       UNet behind one contract
+    autoencoder    image <-> latent
     sources        source images encoded once                  stats          what it counts
     slots          the batch: one row per running request      scorer         CLIP scores and embeddings
     engine         the loop that ties them                     pixels         any PIL image -> RGB

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from discl.engine.autoencoder import Autoencoder
+from discl.engine.condition import Condition
 from discl.engine.denoiser import torch_denoiser
 from discl.engine.noise_schedule import executed_steps
 from discl.engine.options import BACKENDS, DTYPES, find_device, refuse_unknown
@@ -22,7 +23,7 @@ from discl.engine.slots import Slots, step_table
 from discl.engine.solver import SOLVERS, choose_solver
 from discl.engine.sources import Source, Sources
 from discl.engine.stats import Stats
-from discl.engine.text import TextStates
+from discl.engine.text import Texts
 from discl.errors import DisclError
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Engine:
         self.solver = choose_solver(solver, model.scheduler_class)
         self.schedule = SOLVERS[self.solver](model.scheduler_config, steps)
         self.stats = Stats()
-        self._texts = TextStates(model.encode_text)
+        self._texts = Texts(model.encode_text)
         self._autoencoder = Autoencoder(model, device, dtype, batch=micro_batch(slots))
         self._denoise = torch_denoiser(model.unet, dtype, compiled=backend == "torch-compile")
         self._table = step_table(self.schedule, device)
@@ -171,7 +172,7 @@ class Engine:
                     break
                 batch = self._batch(step.bucket)
                 for slot, work in step.admitted:
-                    self._start(batch, slot, work)
+                    self._start(batch, slot, work, step.bucket)
                 with self.stats.timed("unet"), torch.no_grad():
                     batch.step()
                 self.stats.count_step(step.active, self.slots, step.bucket.guided)
@@ -211,27 +212,35 @@ class Engine:
                 f"{self.model.multiple} pixels a side"
             )
         guidance = self.text_guidance if request.text_guidance is None else request.text_guidance
-        shape = Shape(height, width, guided=guidance > 1)
+        shape = Shape(height, width, guided=self.model.guided(guidance))
         with self.stats.timed("encode"), torch.no_grad():
             source = self._sources(image, height, width)
         with self.stats.timed("text"), torch.no_grad():
             self._texts(request.prompt)
-            self._texts(request.negative_prompt)
+            self._texts(request.negative_prompt, negative=True)
         return Work(request, source, guidance), shape
 
-    def _start(self, batch: Slots, slot: int, work: Work) -> None:
+    def _start(self, batch: Slots, slot: int, work: Work, shape: Shape) -> None:
         request = work.request
         start = self.steps - executed_steps(self.steps, request.level)
         with self.stats.timed("start"), torch.no_grad():
             latent = self._autoencoder.start_latent(work.source.moments, request.noise_seed, self.schedule, start)
-            cond, uncond = self._texts(request.prompt), self._texts(request.negative_prompt)
-            batch.load(slot, latent, cond, uncond, work.guidance, start)
+            batch.load(slot, latent, *self._conditions(work, shape), work.guidance, start)
+
+    def _conditions(self, work: Work, shape: Shape) -> tuple[Condition, Condition]:
+        """With the prompt and with the negative prompt."""
+        sides = ((work.request.prompt, False), (work.request.negative_prompt, True))
+        cond, uncond = (
+            self.model.condition(self._texts(text, negative), shape.height, shape.width, work.guidance, negative)
+            for text, negative in sides
+        )
+        return cond, uncond
 
     def _batch(self, shape: Shape) -> Slots:
         if shape not in self._batches:
             cell = self.model.multiple
             latent_shape = (self.model.latent_channels, shape.height // cell, shape.width // cell)
-            self._batches[shape] = Slots(self.slots, latent_shape, shape.guided, self._table, self._denoise, self.dtype)
+            self._batches[shape] = Slots(self.slots, latent_shape, shape.guided, self._table, self._denoise)
         return self._batches[shape]
 
     def _complete(self, done: list[tuple[Work, torch.Tensor]]) -> Iterator[Sample]:

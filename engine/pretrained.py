@@ -17,7 +17,9 @@ from diffusers import StableDiffusionImg2ImgPipeline
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
+from discl.engine.condition import Condition
 from discl.engine.reproducible import make_rowwise
+from discl.engine.text import Text
 from discl.errors import ModelError
 
 log = logging.getLogger(__name__)
@@ -30,22 +32,45 @@ UNUSED = {"safety_checker", "feature_extractor"}  # never loaded, so no part of 
 class DiffusionModel:
     """A loaded latent-diffusion model.
 
-    unet, vae: torch modules in eval mode. image_processor: diffusers' own (PIL <-> [-1, 1]). encode_text: a text to
-    its states [1, n, d]. multiple: pixels per latent cell. digest: of every file that shapes pixels.
+    unet, vae: torch modules in eval mode. image_processor: diffusers' own (PIL <-> [-1, 1]). multiple: pixels per
+    latent cell. digest: of every file that shapes pixels.
     """
 
     unet: torch.nn.Module
     vae: torch.nn.Module
     image_processor: Any
-    encode_text: Callable[[str], torch.Tensor]
     scheduler_class: str
     scheduler_config: dict
     multiple: int
     digest: str
+    dtype: torch.dtype
+    pipe: Any
+    reload: Callable[[torch.dtype], "DiffusionModel"]
 
     @property
     def latent_channels(self) -> int:
         return self.vae.config.latent_channels
+
+    def encode_text(self, text: str, negative: bool) -> Text:
+        """One text as the model's own encoder sees it; `negative` where it stands in for the negative prompt."""
+        return Text(self.pipe.encode_prompt(text, self.unet.device, 1, False)[0][0])
+
+    def condition(self, text: Text, height: int, width: int, guidance: float, negative: bool) -> Condition:
+        """What the network is told for this text at height x width pixels and text guidance g."""
+        if self.unet.config.time_cond_proj_dim is None:
+            return Condition(text.states, text.pooled)
+        embedded = self.pipe.get_guidance_scale_embedding(
+            torch.tensor([guidance - 1.0]), embedding_dim=self.unet.config.time_cond_proj_dim
+        )
+        return Condition(text.states, text.pooled, None, embedded[0].to(self.unet.device, self.dtype))
+
+    def guided(self, guidance: float) -> bool:
+        """Whether text guidance g takes an unconditional row: not up to 1, nor where the network is told g itself."""
+        return guidance > 1 and self.unet.config.time_cond_proj_dim is None
+
+    def reloaded(self, dtype: torch.dtype) -> "DiffusionModel":
+        """The same model in fresh modules of another dtype, from the same files."""
+        return self.reload(dtype)
 
 
 def load_model(path: str, device: torch.device, dtype: torch.dtype) -> DiffusionModel:
@@ -75,18 +100,17 @@ def load_model(path: str, device: torch.device, dtype: torch.dtype) -> Diffusion
         make_rowwise(pipe.unet)
         make_rowwise(pipe.vae)
 
-    def encode_text(text: str) -> torch.Tensor:
-        return pipe.encode_prompt(text, device, 1, False)[0]
-
     return DiffusionModel(
         unet=pipe.unet,
         vae=pipe.vae,
         image_processor=pipe.image_processor,
-        encode_text=encode_text,
         scheduler_class=type(pipe.scheduler).__name__,
         scheduler_config=dict(pipe.scheduler.config),
         multiple=pipe.vae_scale_factor,
         digest=model_digest(folder),
+        dtype=dtype,
+        pipe=pipe,
+        reload=lambda other: load_model(path, device, other),
     )
 
 

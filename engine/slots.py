@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from discl.engine.condition import Condition
 from discl.engine.denoiser import Denoise, advance
 from discl.engine.noise_schedule import NoiseSchedule
 from discl.engine.reproducible import stable_rows
@@ -33,41 +34,40 @@ class Slots:
         guided: bool,
         table: torch.Tensor,
         denoise: Denoise,
-        dtype: torch.dtype,
     ):
         device = table.device
-        self.table, self.denoise, self.dtype = table, denoise, dtype
+        self.table, self.denoise = table, denoise
         self.rows = stable_rows(slots, copies=2 if guided else 1)  # those past `slots` are always idle
         self.x = torch.zeros(self.rows, *latent_shape, device=device)
         self.guidance = torch.ones(self.rows, device=device) if guided else None
-        self.states: torch.Tensor | None = None  # allocated with the first request, which tells [n, d]
+        self.condition: Condition | None = None  # allocated with the first request, which tells its shapes
         self.place = np.full(self.rows, IDLE, np.int64)  # each row's line of the table
 
     def load(
         self,
         slot: int,
         latent: torch.Tensor,
-        cond: torch.Tensor,
-        uncond: torch.Tensor | None,
+        cond: Condition,
+        uncond: Condition | None,
         guidance: float,
         start: int,
     ) -> None:
-        """Put a request at grid index `start` into a free slot; cond and uncond are text states [n, d]."""
-        if self.states is None:
-            copies = 1 if self.guidance is None else 2
-            self.states = torch.zeros(copies * self.rows, *cond.shape, device=self.x.device, dtype=self.dtype)
+        """Put a request at grid index `start` into a free slot."""
+        if self.condition is None:
+            self.condition = cond.zeros(self.rows if self.guidance is None else 2 * self.rows)
         self.x[slot] = latent
         self.place[slot] = 1 + start
         if self.guidance is None:
-            self.states[slot] = cond
+            self.condition.put(slot, cond)
         else:
             self.guidance[slot] = guidance
-            self.states[slot], self.states[self.rows + slot] = uncond, cond
+            self.condition.put(slot, uncond)
+            self.condition.put(self.rows + slot, cond)
 
     def step(self) -> None:
         """One network evaluation for all slots."""
         row = self.table[torch.from_numpy(self.place).to(self.table.device)]
-        self.x = advance(self.denoise, self.x, self.states, self.guidance, row)
+        self.x = advance(self.denoise, self.x, self.condition, self.guidance, row)
         self.place[self.place != IDLE] += 1
 
     def unload(self, slot: int) -> torch.Tensor:

@@ -1,23 +1,33 @@
-"""Prompts -> text states [n, d], each distinct text encoded once."""
+"""Prompts -> encoded texts, each distinct text encoded once."""
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
 
-class TextStates:
-    """An LRU cache over the model's own text encoder. Texts are encoded one by one, so no state depends on a batch."""
+class Text(NamedTuple):
+    """One encoded text in the model's dtype: states [n, d] and, for SDXL, the pooled text [p]."""
 
-    def __init__(self, encode: Callable[[str], torch.Tensor], capacity: int = 4096):
+    states: torch.Tensor
+    pooled: torch.Tensor | None = None
+
+
+class Texts:
+    """An LRU cache over the model's own text encoder. Texts are encoded one by one, so none depends on a batch."""
+
+    def __init__(self, encode: Callable[[str, bool], Text], capacity: int = 4096):
         self._encode = encode
         self._capacity = capacity
-        self._states: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self._texts: OrderedDict[tuple[str, bool], Text] = OrderedDict()
 
-    def __call__(self, text: str) -> torch.Tensor:
-        if text not in self._states:
-            self._states[text] = self._encode(text)[0]
-            if len(self._states) > self._capacity:
-                self._states.popitem(last=False)
-        self._states.move_to_end(text)
-        return self._states[text]
+    def __call__(self, text: str, negative: bool = False) -> Text:
+        """`negative`: encoded as a negative prompt, which some models treat differently when it is empty."""
+        key = text, negative
+        if key not in self._texts:
+            self._texts[key] = self._encode(text, negative)
+            if len(self._texts) > self._capacity:
+                self._texts.popitem(last=False)
+        self._texts.move_to_end(key)
+        return self._texts[key]

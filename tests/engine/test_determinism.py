@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from discl import Engine, Request
+from discl.engine.condition import Condition
 from discl.engine.denoiser import torch_denoiser
 from discl.engine.pretrained import load_model
 from tests.engine.oracle import random_image
@@ -87,7 +88,9 @@ def test_every_place_of_a_batch_computes_the_same_bits(tmp_path, two_threads, la
     x = torch.randn(1, 4, *latent, generator=torch.Generator().manual_seed(rows)).expand(rows, -1, -1, -1).contiguous()
     states = torch.randn(1, 16, 16, generator=torch.Generator().manual_seed(1)).expand(rows, -1, -1).contiguous()
     with torch.no_grad():
-        out = torch_denoiser(model.unet, torch.float32, compiled=False)(x, torch.full((rows,), 500.0), states)
+        out = torch_denoiser(model.unet, torch.float32, compiled=False)(
+            x, torch.full((rows,), 500.0), Condition(states)
+        )
         decoded = model.vae.decode(x[:8]).sample
     for result in (out, decoded):
         assert torch.equal(result, result[:1].expand_as(result))
