@@ -1,8 +1,8 @@
 """discl.engine: requests become scored images.
 
     request        what is wished for, and what comes out     scheduler      who runs in the next step (no torch)
-    pretrained     model folder -> modules                     noise_schedule timesteps and start noise per level
-    text           prompts -> encoded texts, cached            solver         update coefficients per step
+    pretrained     model folder -> modules                     noise_schedule the start and steps of a level
+    text           prompts -> encoded texts, cached            solvers        update coefficients per step
     condition      what the network is told                    denoiser       UNet behind one contract
     autoencoder    image <-> latent
     sources        source images encoded once                  stats          what it counts

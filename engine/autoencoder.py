@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
-from discl.engine.noise_schedule import NoiseSchedule
+from discl.engine.noise_schedule import Trajectory
 from discl.engine.pretrained import DiffusionModel
 from discl.kernels import to_uint8
 
@@ -41,9 +41,9 @@ class Autoencoder:
         finite = torch.isfinite(decoded).flatten(1).all(1)
         return to_uint8(decoded)[: len(latents)], finite[: len(latents)]
 
-    def start_latent(self, moments: Moments, noise_seed: int, schedule: NoiseSchedule, start: int) -> torch.Tensor:
-        """The noised latent [C, h, w] at grid index `start`; one CPU generator draws posterior sample, then noise."""
+    def start_latent(self, moments: Moments, noise_seed: int, trajectory: Trajectory) -> torch.Tensor:
+        """A trajectory's noised start [C, h, w]; one CPU generator draws posterior sample, then noise."""
         rng = torch.Generator("cpu").manual_seed(noise_seed)
         draw, noise = (torch.randn(moments.mean.shape, generator=rng).to(self.device) for _ in range(2))
         latent = (moments.mean + moments.std * draw) * self.scale
-        return (float(schedule.signal[start]) * latent + float(schedule.sigma[start]) * noise)[0]
+        return (trajectory.signal * latent + trajectory.sigma * noise)[0]

@@ -13,14 +13,13 @@ from PIL import Image
 from discl.engine.autoencoder import Autoencoder
 from discl.engine.condition import Condition
 from discl.engine.denoiser import torch_denoiser
-from discl.engine.noise_schedule import executed_steps
 from discl.engine.options import BACKENDS, DTYPES, find_device, refuse_unknown
 from discl.engine.pretrained import DiffusionModel, load_model
 from discl.engine.reproducible import stable_rows
 from discl.engine.request import Request, Sample
 from discl.engine.scheduler import Scheduler
-from discl.engine.slots import Slots, step_table
-from discl.engine.solver import SOLVERS, choose_solver
+from discl.engine.slots import Slots
+from discl.engine.solvers import build_solver
 from discl.engine.sources import Source, Sources
 from discl.engine.stats import Stats
 from discl.engine.text import Texts
@@ -78,13 +77,11 @@ class Engine:
             text_guidance,
             score_prompt,
         )
-        self.solver = choose_solver(solver, model.scheduler_class)
-        self.schedule = SOLVERS[self.solver](model.scheduler_config, steps)
+        self.solver = build_solver(solver, model.scheduler_class, model.scheduler_config, steps)
         self.stats = Stats()
         self._texts = Texts(model.encode_text)
         self._autoencoder = Autoencoder(model, device, dtype, batch=micro_batch(slots))
         self._denoise = torch_denoiser(model.unet, dtype, compiled=backend == "torch-compile")
-        self._table = step_table(self.schedule, device)
         self._batches: dict[Shape, Slots] = {}
         self._sources = Sources(self._autoencoder, scorer)
         self._running = False
@@ -194,7 +191,7 @@ class Engine:
             if request is None:
                 scheduler.close()
                 return
-            steps = executed_steps(self.steps, request.level)
+            steps = self.solver.trajectory(request.level).steps
             try:
                 work, shape = self._prepare(request)
             except UNDECODABLE as error:
@@ -222,10 +219,10 @@ class Engine:
 
     def _start(self, batch: Slots, slot: int, work: Work, shape: Shape) -> None:
         request = work.request
-        start = self.steps - executed_steps(self.steps, request.level)
+        trajectory = self.solver.trajectory(request.level)
         with self.stats.timed("start"), torch.no_grad():
-            latent = self._autoencoder.start_latent(work.source.moments, request.noise_seed, self.schedule, start)
-            batch.load(slot, latent, *self._conditions(work, shape), work.guidance, start)
+            latent = self._autoencoder.start_latent(work.source.moments, request.noise_seed, trajectory)
+            batch.load(slot, latent, *self._conditions(work, shape), work.guidance, trajectory.rows)
 
     def _conditions(self, work: Work, shape: Shape) -> tuple[Condition, Condition]:
         """With the prompt and with the negative prompt."""
@@ -240,7 +237,7 @@ class Engine:
         if shape not in self._batches:
             cell = self.model.multiple
             latent_shape = (self.model.latent_channels, shape.height // cell, shape.width // cell)
-            self._batches[shape] = Slots(self.slots, latent_shape, shape.guided, self._table, self._denoise)
+            self._batches[shape] = Slots(self.slots, latent_shape, shape.guided, self.device, self._denoise)
         return self._batches[shape]
 
     def _complete(self, done: list[tuple[Work, torch.Tensor]]) -> Iterator[Sample]:

@@ -1,4 +1,4 @@
-"""Diffusers scheduler config + steps -> the tables that a solver needs: pure arithmetic, no step counter.
+"""What one request walks: its start and the numbers of every step. Pure arithmetic, no step counter.
 
 The schedule's numbers (timesteps, alphas, sigmas) come from diffusers' own scheduler classes, so every spacing, offset
 and sigma rule that a model's config names is theirs. Their `step` is never called: it keeps one global step index.
@@ -12,23 +12,24 @@ from discl.errors import DisclError
 
 
 @dataclass(frozen=True, eq=False)
-class NoiseSchedule:
-    """One solver's tables over all `steps` grid points, noisiest first.
+class Trajectory:
+    """The K steps of one level, noisiest first.
 
-    timesteps [steps] f32: what the network is told. input_scale [steps]: factor on the network's input.
-    signal, sigma [steps]: a request that starts at i starts from signal[i]*latent + sigma[i]*noise (paper 1.2).
-    coefficients [steps, 10]: the columns of `discl.kernels.guided_step`.
+    rows    [K, 12] float32  timestep, factor on the network's input, then the ten columns of `guided_step`
+    signal, sigma            the start is signal * clean latent + sigma * noise (paper 1.2); signal 0: no source at all
+    draws   [K] bool         whether a step draws normal noise from the request's generator (column 8 scales it)
+
+    The generator draws the posterior sample (not when signal is 0), the start's noise, then the steps' noise in order.
     """
 
-    timesteps: np.ndarray
-    input_scale: np.ndarray
-    signal: np.ndarray
-    sigma: np.ndarray
-    coefficients: np.ndarray
+    rows: np.ndarray
+    signal: float
+    sigma: float
+    draws: np.ndarray
 
     @property
     def steps(self) -> int:
-        return len(self.timesteps)
+        return len(self.rows)
 
 
 def executed_steps(steps: int, level: int) -> int:

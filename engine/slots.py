@@ -5,20 +5,10 @@ import torch
 
 from discl.engine.condition import Condition
 from discl.engine.denoiser import Denoise, advance
-from discl.engine.noise_schedule import NoiseSchedule
 from discl.engine.reproducible import stable_rows
 
-IDLE = 0  # the table's first row: all zeros, so an idle slot stays at zero
-
-
-def step_table(schedule: NoiseSchedule, device: torch.device) -> torch.Tensor:
-    """[1 + steps, 12] float32: the idle row, then timestep, input scale and solver coefficients of each step."""
-    table = np.zeros((1 + schedule.steps, 12), np.float32)
-    table[1:, 0] = schedule.timesteps
-    table[1:, 1] = schedule.input_scale
-    table[1:, 2:] = schedule.coefficients
-    table[IDLE, -1] = np.inf
-    return torch.from_numpy(table).to(device)
+IDLE = np.zeros((1, 12), np.float32)  # keeps an idle slot at zero
+IDLE[:, -1] = np.inf
 
 
 class Slots:
@@ -32,16 +22,15 @@ class Slots:
         slots: int,
         latent_shape: tuple[int, int, int],
         guided: bool,
-        table: torch.Tensor,
+        device: torch.device,
         denoise: Denoise,
     ):
-        device = table.device
-        self.table, self.denoise = table, denoise
+        self.device, self.denoise = device, denoise
         self.rows = stable_rows(slots, copies=2 if guided else 1)  # those past `slots` are always idle
         self.x = torch.zeros(self.rows, *latent_shape, device=device)
         self.guidance = torch.ones(self.rows, device=device) if guided else None
         self.condition: Condition | None = None  # allocated with the first request, which tells its shapes
-        self.place = np.full(self.rows, IDLE, np.int64)  # each row's line of the table
+        self.steps = [IDLE] * self.rows  # each slot's steps that are still to do, float32 [k, 12]
 
     def load(
         self,
@@ -50,13 +39,13 @@ class Slots:
         cond: Condition,
         uncond: Condition | None,
         guidance: float,
-        start: int,
+        steps: np.ndarray,
     ) -> None:
-        """Put a request at grid index `start` into a free slot."""
+        """Put a request with the rows of its trajectory into a free slot."""
         if self.condition is None:
             self.condition = cond.zeros(self.rows if self.guidance is None else 2 * self.rows)
         self.x[slot] = latent
-        self.place[slot] = 1 + start
+        self.steps[slot] = steps
         if self.guidance is None:
             self.condition.put(slot, cond)
         else:
@@ -66,9 +55,9 @@ class Slots:
 
     def step(self) -> None:
         """One network evaluation for all slots."""
-        row = self.table[torch.from_numpy(self.place).to(self.table.device)]
+        row = torch.from_numpy(np.stack([steps[0] for steps in self.steps])).to(self.device)
         self.x = advance(self.denoise, self.x, self.condition, self.guidance, row)
-        self.place[self.place != IDLE] += 1
+        self.steps = [steps[1:] if len(steps) > 1 else IDLE for steps in self.steps]
 
     def unload(self, slot: int) -> torch.Tensor:
         """The finished latent [C, h, w], copied out; the slot is idle again."""
@@ -78,4 +67,4 @@ class Slots:
 
     def clear(self, slot: int) -> None:
         self.x[slot] = 0
-        self.place[slot] = IDLE
+        self.steps[slot] = IDLE

@@ -23,7 +23,7 @@ def make_recipe(config: RunConfig) -> dict[str, Any]:
     """
     require_model(config)
     from discl.engine.pretrained import model_digest, model_folder, read_model_index
-    from discl.engine.solver import choose_solver
+    from discl.engine.solvers import choose_solver
 
     folder = model_folder(config.model.path)
     _, scheduler = read_model_index(folder).get("scheduler") or (None, "none")

@@ -145,8 +145,8 @@ def test_one_bad_row_does_not_touch_its_neighbours(folder):
         (alone,) = engine.run([request(key="good")])
         start_latent = engine._autoencoder.start_latent
 
-        def poisoned(moments, noise_seed, schedule, start):
-            latent = start_latent(moments, noise_seed, schedule, start)
+        def poisoned(moments, noise_seed, trajectory):
+            latent = start_latent(moments, noise_seed, trajectory)
             return latent * float("inf") if noise_seed == 666 else latent
 
         engine._autoencoder.start_latent = poisoned
