@@ -2,7 +2,7 @@
 
 import struct
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -151,8 +151,12 @@ class Engine:
         self._batches.clear()
         self._sources.clear()
 
-    def run(self, requests: Iterable[Request]) -> Iterator[Sample]:
-        """Yield samples as they finish. `requests` may be endless; about 4 times `slots` of it are read ahead."""
+    def run(self, requests: Iterable[Request | None]) -> Iterator[Sample]:
+        """Yield samples as they finish. `requests` may be endless; about 4 times `slots` of it are read ahead.
+
+        It may give None for "nothing now" while samples are under way, and so ask for more by what has come out: the
+        engine goes on with what it holds and asks again. Raises DisclError for a None when nothing is under way.
+        """
         if self._running:
             raise DisclError(
                 "this engine is already running: finish or close the first run's iterator, or use a second engine"
@@ -163,8 +167,13 @@ class Engine:
         feed = iter(requests)
         try:
             while True:
-                yield from self._admit(feed, scheduler)
+                waits = yield from self._admit(feed, scheduler)
+                if waits and any(finished.values()):  # what the feed waits for must not wait for a full micro-batch
+                    yield from self._flush(finished)
+                    continue
                 step = scheduler.next_step()
+                if step is None and waits:
+                    raise DisclError("requests gave None (nothing now), but no sample is under way to wait for")
                 if step is None:
                     break
                 batch = self._batch(step.bucket)
@@ -177,20 +186,24 @@ class Engine:
                 done.extend((work, batch.unload(slot)) for slot, work in scheduler.advance(step.bucket))
                 while len(done) >= self._autoencoder.batch:
                     yield from self._complete([done.pop(0) for _ in range(self._autoencoder.batch)])
-            for done in finished.values():
-                for first in range(0, len(done), self._autoencoder.batch):
-                    yield from self._complete(done[first : first + self._autoencoder.batch])
+            yield from self._flush(finished)
         finally:
             self._running = False
             self._batches.clear()
 
-    def _admit(self, feed: Iterator[Request], scheduler: Scheduler) -> Iterator[Sample]:
-        """Read requests while slots would stay free without them; yields those that cannot even start."""
+    def _admit(self, feed: Iterator[Request | None], scheduler: Scheduler) -> Generator[Sample, None, bool]:
+        """Read requests while slots would stay free without them; yields those that cannot even start.
+
+        Returns whether the feed has nothing now.
+        """
         while scheduler.wants_more:
-            request = next(feed, None)
-            if request is None:
+            try:
+                request = next(feed)
+            except StopIteration:
                 scheduler.close()
-                return
+                break
+            if request is None:
+                return True
             steps = self.solver.trajectory(request.level).steps
             try:
                 work, shape = self._prepare(request)
@@ -198,6 +211,7 @@ class Engine:
                 yield self._count(Sample(request, status="error", reason=f"source image: {error}"))
                 continue
             scheduler.add(work, shape, steps)
+        return False
 
     def _prepare(self, request: Request) -> tuple[Work, Shape]:
         """Encode source and texts (each once) and find the request's static shape."""
@@ -239,6 +253,14 @@ class Engine:
             latent_shape = (self.model.latent_channels, shape.height // cell, shape.width // cell)
             self._batches[shape] = Slots(self.slots, latent_shape, shape.guided, self.device, self._denoise)
         return self._batches[shape]
+
+    def _flush(self, finished: dict[Shape, list[tuple[Work, torch.Tensor]]]) -> Iterator[Sample]:
+        """Complete everything that is finished, also in micro-batches that are not full."""
+        for done in finished.values():
+            while done:
+                batch = done[: self._autoencoder.batch]
+                del done[: self._autoencoder.batch]
+                yield from self._complete(batch)
 
     def _complete(self, done: list[tuple[Work, torch.Tensor]]) -> Iterator[Sample]:
         """Decode, check and score one micro-batch of finished latents."""
