@@ -18,9 +18,17 @@ def main() -> None:
     parser.add_argument(
         "--small", action="store_true", help="tiny sizes that prove the script; their rows are not kept"
     )
-    arguments = parser.parse_args()
+    arguments, rest = parser.parse_known_args()
     for name in arguments.names or names():
-        importlib.import_module(f"benchmarks.bench_{name}").run(small=arguments.small)
+        module = importlib.import_module(f"benchmarks.bench_{name}")
+        module.run(small=arguments.small, **_options(name, module, rest))
+
+
+def _options(name: str, module, rest: list[str]) -> dict:
+    """What a benchmark of its own options was given; `python -m benchmarks NAME --help-options` lists them."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=module.__doc__)
+    getattr(module, "arguments", lambda parser: None)(parser)
+    return vars(parser.parse_args(rest))
 
 
 if __name__ == "__main__":

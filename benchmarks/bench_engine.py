@@ -1,151 +1,137 @@
-"""Engine throughput: exact fp32 img2img of whole spectra.
+"""Engine throughput: img2img of whole spectra, against diffusers and against a bare compiled loop.
 
-Timed: from the first request to the last uint8 image, model loaded, no CLIP, nothing written.
-Peers: `diffusers`, its img2img pipeline called once per (image, level, seed) as the reference code does; and the
-ceiling `bare loop`, a compiled UNet at the engine's own batch that does the same number of evaluations with the same
-encodes and decodes, and nothing else. Warm-up and compilation come before the rounds and are reported apart.
+Timed: from the first request to the last uint8 image, model loaded, nothing written; the bare loop's row and the
+engine's beside it score with CLIP as well. Peers: (a) one eager pipeline call per (image, level, seed), as the
+reference code does; (b) diffusers batched per level at its best batch, eager; (b') the same compiled; (c) the bare loop. Model,
+images, prompts, seeds, steps and dtype are the same. Warm-up and compilation come before the rounds, reported apart.
 """
 
+import argparse
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionImg2ImgPipeline, UNet2DConditionModel
-from PIL import Image
 
+from benchmarks.matmul import evaluation_flops, matmul_rate
+from benchmarks.peers import BareLoop, Diffusers, best_batch
 from benchmarks.timing import interleave, record, seconds
+from benchmarks.workload import LEVELS, MODELS, Workload
 from discl import Engine, Request
-from tests.tiny import tiny_sd
+from discl.engine.options import DTYPES
+from tests.tiny import tiny_clip
 
-LEVELS, STEPS, GUIDANCE = (0, 10, 30, 50), 20, 7.5
+ONE_EACH = 13  # of the spectrum's requests, how many the slowest peer is spared
 
 
-def benchmark_model(folder: Path) -> Path:
-    """A Stable Diffusion 1.x folder with a 0.8 M-parameter UNet over 8x8 latents (32x32 pixels), random weights."""
-    tiny_sd(folder, seed=0, vae_levels=3)
-    pipe = StableDiffusionImg2ImgPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        block_out_channels=(32, 64),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=16,
-        attention_head_dim=8,
-        norm_num_groups=8,
-        sample_size=8,
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", choices=MODELS, default="small", help="architecture, with random weights")
+    parser.add_argument("--size", default="32x32", help="WIDTHxHEIGHT in pixels")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--slots", default="auto", help="'auto' (profiled) or a number")
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--largest", type=int, default=64, help="largest batch that peers try")
+    parser.add_argument("--usd-per-hour", type=float, default=0.0, help="price of the device, for dollars a million")
+
+
+def run(small: bool = False, **options) -> dict:
+    parser = argparse.ArgumentParser()
+    arguments(parser)
+    given = argparse.Namespace(**{**vars(parser.parse_args([])), **options})
+    if small:
+        given.images, given.seeds, given.repeats, given.largest, given.slots = 1, 1, 2, 4, "4"
+    width, height = map(int, given.size.split("x"))
+    workload = Workload(given.model, given.steps, 7.5, (width, height), given.images, given.seeds)
+    with tempfile.TemporaryDirectory() as folder:
+        return _measure(workload, given, Path(folder), keep=not small)
+
+
+def _measure(workload: Workload, given: argparse.Namespace, folder: Path, keep: bool) -> dict:
+    dtype, requests = DTYPES[given.dtype], sized(workload)
+    model, clip = workload.write_model(folder / "model", dtype), str(tiny_clip(folder / "clip"))
+    slots = int(given.slots) if given.slots.isdigit() else given.slots
+    settings = {**workload.settings, "dtype": given.dtype, "device": given.device, "slots": slots}
+    eager = Engine.from_pretrained(model, **settings)
+    compiled = Engine.from_pretrained(model, backend="torch-compile", **settings)
+    scoring = Engine.from_pretrained(model, clip=clip, backend="torch-compile", **settings)
+    contestants, batches = _peers(model, workload, given, requests, eager.device, dtype)
+    contestants |= {
+        "engine, eager": engine_run(eager, requests),
+        "engine, compiled": engine_run(compiled, requests),
+        "engine, compiled, CLIP": engine_run(scoring, requests),
+    }
+    warm_up = {name: seconds(contestant) for name, contestant in contestants.items()}
+    bare = BareLoop(scoring, workload, requests, given.largest)
+    contestants["(c) bare loop, CLIP"] = timed(bare, requests)
+    warm_up["(c) bare loop, CLIP"] = seconds(contestants["(c) bare loop, CLIP"])
+    rates = interleave(contestants, given.repeats)
+    facts = _facts(compiled, workload)
+    rates["matmul rate, all UNet"] = np.array([facts["matmul_flops_per_second"] / facts["unet_flops_per_image"]])
+    return record(
+        "engine",
+        rates,
+        "images/s",
+        {
+            "(a) eager / one call each": ("engine, eager", "(a) diffusers, one call each"),
+            "(a) compiled / one call each": ("engine, compiled", "(a) diffusers, one call each"),
+            "(b) compiled / batched": ("engine, compiled", "(b) diffusers, batched"),
+            "(b') compiled / batched, compiled": ("engine, compiled", "(b') diffusers, batched, compiled"),
+            "(c) compiled / bare loop": ("engine, compiled, CLIP", "(c) bare loop, CLIP"),
+            "UNet / matmul": ("engine, compiled", "matmul rate, all UNet"),
+        },
+        keep=keep,
+        **{**vars(given), "slots": compiled.slots, "levels": LEVELS, "requests": len(requests)},
+        **facts,
+        usd_per_million_images=dollars(rates, given.usd_per_hour),
+        batches={**batches, "(c)": bare.batches},
+        warm_up_seconds=warm_up,
     )
-    vae = AutoencoderKL(
-        block_out_channels=(16, 16, 16),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=8,
-        sample_size=32,
-    )
-    unet.save_pretrained(folder / "unet")
-    vae.save_pretrained(folder / "vae")
-    del pipe
-    return folder
 
 
-def spectrum(images: int, seeds: int) -> list[Request]:
-    rng = np.random.default_rng(0)
-    sources = [Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in range(images)]
-    return [
-        Request(image, "a photo of a cat", level, noise_seed=1000 * i + seed)
-        for i, image in enumerate(sources)
-        for seed in range(seeds)
-        for level in LEVELS
-    ]
+def _peers(model: Path, workload: Workload, given, requests, device, dtype) -> tuple[dict, dict]:
+    """Diffusers three ways, and the batch sizes they were found best at."""
+    one = Diffusers(model, workload, device, dtype)
+    batched = lambda batch: replace(one, batch=batch)  # noqa: E731
+    best = best_batch(batched, requests, given.largest)
+    compiled = Diffusers(model, workload, device, dtype, batch=best, compiled=True)
+    few = requests[:: min(ONE_EACH, len(requests))]
+    contestants = {
+        "(a) diffusers, one call each": timed(one, few),
+        "(b) diffusers, batched": timed(batched(best), requests),
+        "(b') diffusers, batched, compiled": timed(compiled, requests),
+    }
+    return contestants, {"(b)": best, "(b')": best}
 
 
-def diffusers_loop(folder: Path, requests: list[Request]) -> Callable[[], float]:
-    pipe = StableDiffusionImg2ImgPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
-    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
-    pipe.set_progress_bar_config(disable=True)
-
-    def run() -> None:
-        for request in requests:
-            pipe(
-                prompt=request.prompt,
-                image=request.rgb(),
-                strength=(STEPS * (100 - request.level) // 100 + 0.5) / STEPS if request.level else 1.0,
-                num_inference_steps=STEPS,
-                guidance_scale=GUIDANCE,
-                generator=torch.Generator("cpu").manual_seed(request.noise_seed),
-            )
-
-    return lambda: len(requests) / seconds(run)
+def _facts(engine: Engine, workload: Workload) -> dict:
+    """Occupancy, the UNet's work and the device's own matmul rate, for the compiled engine."""
+    evaluations = engine.stats.unet_evaluations / sum(engine.stats.samples.values())
+    return {
+        "unet_parameters": sum(p.numel() for p in engine.model.unet.parameters()),
+        "occupancy": round(engine.stats.slot_occupancy, 4),
+        "unet_flops_per_image": evaluations * evaluation_flops(engine.model, *workload.size),
+        "matmul_flops_per_second": matmul_rate(engine.device, engine.dtype),
+        "engine_seconds": {name: round(value, 2) for name, value in engine.stats.seconds.items()},
+    }
 
 
-def bare_loop(engine: Engine, requests: list[Request]) -> Callable[[], float]:
-    """The engine's evaluations (at perfect occupancy), encodes and decodes as bare calls at the same batches."""
-    unet, vae, slots, decode_batch = (
-        engine.model.unet,
-        engine.model.vae,
-        engine.slots,
-        engine._autoencoder.batch,
-    )
-    forward = torch.compile(lambda x, t, c: unet(x, t, encoder_hidden_states=c, return_dict=False)[0], dynamic=False)
-    x, t = torch.randn(2 * slots, 4, 8, 8), torch.full((2 * slots,), 500.0)
-    states = torch.randn(2 * slots, 16, 16)
-    pixels, latents = torch.randn(1, 3, 32, 32), torch.randn(decode_batch, 4, 8, 8)
-    steps = -(-sum(STEPS * (100 - request.level) // 100 for request in requests) // slots)
-    sources = len({id(request.image) for request in requests})
+def dollars(rates: dict[str, np.ndarray], usd_per_hour: float) -> dict[str, float]:
+    """USD for a million images at each contestant's median rate."""
+    return {name: usd_per_hour / 3600 / float(np.median(rate)) * 1e6 for name, rate in rates.items()}
 
-    def run() -> None:
-        with torch.no_grad():
-            for _ in range(sources):
-                vae.encode(pixels)
-            for _ in range(steps):
-                forward(x, t, states)
-            for _ in range(-(-len(requests) // decode_batch)):
-                vae.decode(latents)
 
-    return lambda: len(requests) / seconds(run)
+def sized(workload: Workload) -> list[Request]:
+    return [replace(request, size=workload.size) for request in workload.requests()]
 
 
 def engine_run(engine: Engine, requests: list[Request]) -> Callable[[], float]:
     return lambda: len(requests) / seconds(lambda: list(engine.run(requests)))
 
 
-def run(small: bool = False) -> dict:
-    images, repeats = (1, 2) if small else (16, 5)
-    slots = 4 if small else 16
-    requests = spectrum(images, seeds=1 if small else 4)
-    with tempfile.TemporaryDirectory() as folder:
-        model = benchmark_model(Path(folder) / "model")
-        settings = {"slots": slots, "solver": "ddim", "steps": STEPS, "text_guidance": GUIDANCE}
-        eager = Engine.from_pretrained(model, **settings)
-        compiled = Engine.from_pretrained(model, backend="torch-compile", **settings)
-        contestants = {
-            "diffusers, one call each": diffusers_loop(model, requests if small else requests[::13]),
-            "engine, eager": engine_run(eager, requests),
-            "engine, torch.compile": engine_run(compiled, requests),
-            "bare compiled loop": bare_loop(compiled, requests),
-        }
-        warm_up = {name: seconds(contestant) for name, contestant in contestants.items()}
-        rates = interleave(contestants, repeats)
-    print("warm-up seconds:", {name: round(value, 1) for name, value in warm_up.items()})
-    return record(
-        "engine",
-        rates,
-        "images/s",
-        {
-            "eager / diffusers": ("engine, eager", "diffusers, one call each"),
-            "compiled / diffusers": ("engine, torch.compile", "diffusers, one call each"),
-            "compiled / bare loop": ("engine, torch.compile", "bare compiled loop"),
-        },
-        keep=not small,
-        levels=LEVELS,
-        requests=len(requests),
-        unet_parameters=sum(p.numel() for p in compiled.model.unet.parameters()),
-        occupancy=round(compiled.stats.slot_occupancy, 4),
-        warm_up_seconds=warm_up,
-        engine_seconds={name: round(value, 2) for name, value in compiled.stats.seconds.items()},
-        **settings,
-    )
+def timed(peer: Callable, requests: list[Request]) -> Callable[[], float]:
+    return lambda: len(requests) / seconds(lambda: peer(requests))

@@ -1,21 +1,43 @@
-"""Rows of results/*.jsonl -> the table of ratios in the README: `python -m benchmarks.table` rewrites it in place."""
+"""Rows of results/*.jsonl and targets.py -> the README's table: `python -m benchmarks.table` rewrites it in place."""
 
 import json
 import re
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from benchmarks.targets import TARGETS
+
+HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
 MARKED = re.compile(r"(<!-- measured -->\n).*?(<!-- /measured -->)", re.DOTALL)
 
 
 def table() -> str:
-    """The newest row of every benchmark, a line per ratio."""
-    lines = ["| benchmark | ratio | measured | device |", "|---|---|---|---|"]
-    for file in sorted((ROOT / "benchmarks" / "results").glob("*.jsonl")):
-        row = json.loads(file.read_text().splitlines()[-1])
-        device = f"{row['device']}, {row['cores']} cores, torch {row['versions']['torch']}"
-        lines += [f"| {file.stem} | {name} | {value:.2f} | {device} |" for name, value in row["ratios"].items()]
+    """A line per ratio: what was asked, then the newest row of those settings, or that there is none."""
+    rows, lines = newest(), ["| benchmark | ratio | asked | measured | device |", "|---|---|---|---|---|"]
+    for benchmark, device, settings, asked in TARGETS:
+        found = [row for row in rows if _fits(row, benchmark, device, settings)]
+        name = " ".join([benchmark, *settings.values()])
+        for ratio, least in asked.items():
+            row = next((row for row in found if ratio in row["ratios"]), None)
+            measured = f"{row['ratios'][ratio]:.2f} | {_device(row)}" if row else f"*not run* | {device}"
+            lines.append(f"| {name} | {ratio} | {least:g} | {measured} |")
     return "\n".join(lines) + "\n"
+
+
+def newest() -> list[dict]:
+    """Every row, the latest first."""
+    files = sorted((HERE / "results").glob("*.jsonl"))
+    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return sorted(rows, key=lambda row: row["time"], reverse=True)
+
+
+def _fits(row: dict, benchmark: str, device: str, settings: dict) -> bool:
+    same = all(row["settings"].get(name) == value for name, value in settings.items())
+    return row["benchmark"] == benchmark and row.get("kind", "cpu") == device and same
+
+
+def _device(row: dict) -> str:
+    return f"{row['device']}, {row['cores']} cores, torch {row['versions']['torch']}"
 
 
 def filled(readme: str) -> str:
@@ -23,5 +45,4 @@ def filled(readme: str) -> str:
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(filled(readme.read_text()))
+    README.write_text(filled(README.read_text()))

@@ -42,6 +42,7 @@ def environment() -> dict:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name()
     packages = ("torch", "triton", "diffusers", "open_clip_torch", "numpy")
     return {
+        "kind": "cuda" if torch.cuda.is_available() else "cpu",
         "device": device,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),

@@ -1,0 +1,43 @@
+"""What each row is asked to reach, in the order of the README's table. A target without a row is shown as not run."""
+
+from typing import NamedTuple
+
+
+class Target(NamedTuple):
+    """benchmark, kind of device ("cpu" or "cuda"), settings that a row must share, and ratio name -> asked value."""
+
+    benchmark: str
+    device: str
+    settings: dict[str, str]
+    asked: dict[str, float]
+
+
+TARGETS = [
+    Target(
+        "engine",
+        "cpu",
+        {"model": "small", "dtype": "float32"},
+        {
+            "(a) eager / one call each": 3.0,
+            "(a) compiled / one call each": 3.0,
+            "(b) compiled / batched": 1.0,
+            "(b') compiled / batched, compiled": 1.0,
+            "(c) compiled / bare loop": 0.92,
+        },
+    ),
+    Target("engine", "cpu", {"model": "small", "dtype": "bfloat16"}, {"(a) compiled / one call each": 5.0}),
+    Target(
+        "engine",
+        "cuda",
+        {"model": "sd15", "size": "480x272", "dtype": "float32"},
+        {
+            "(a) compiled / one call each": 8.0,
+            "(b) compiled / batched": 1.5,
+            "(b') compiled / batched, compiled": 1.1,
+            "(c) compiled / bare loop": 0.95,
+        },
+    ),
+    Target("engine", "cuda", {"model": "sdxl-refiner", "dtype": "bfloat16"}, {"UNet / matmul": 0.45}),
+    Target("order", "cpu", {}, {"one_epoch: discl / numpy": 1.0}),
+    Target("store", "cpu", {}, {"twenty_megabytes: store / one file": 0.8}),
+]
