@@ -19,13 +19,17 @@ class Moments:
 
 
 class Autoencoder:
-    """The model's VAE. Sources are encoded one by one; latents are decoded in padded micro-batches of one size."""
+    """The model's VAE. Sources are encoded one by one; latents are decoded in padded micro-batches of one size.
 
-    def __init__(self, model: DiffusionModel, device: torch.device, dtype: torch.dtype, batch: int):
-        self.vae = model.vae
+    It works in the VAE's own dtype, which may be wider than the network's.
+    """
+
+    def __init__(self, model: DiffusionModel, device: torch.device, batch: int):
+        self.vae, self.dtype = model.vae, model.vae.dtype
         self.processor = model.image_processor
-        self.scale = model.vae.config.scaling_factor
-        self.device, self.dtype, self.batch = device, dtype, batch
+        self.device, self.batch = device, batch
+        # What the network calls a latent is (z - mean) * scale for the VAE's z.
+        self.mean, self.scale = _normalisation(model, device)
 
     def encode(self, image: Image.Image, height: int, width: int) -> Moments:
         """RGB image of any size -> moments at [height/f, width/f]; resized as diffusers does (Lanczos)."""
@@ -36,7 +40,7 @@ class Autoencoder:
     def decode(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents [n, C, h, w], n <= batch -> uint8 [n, H, W, 3] and whether each is finite, bool [n]."""
         padded = torch.zeros(self.batch, *latents.shape[1:], device=self.device, dtype=self.dtype)
-        padded[: len(latents)] = latents / self.scale
+        padded[: len(latents)] = latents / self.scale + self.mean
         decoded = self.vae.decode(padded, return_dict=False)[0]
         finite = torch.isfinite(decoded).flatten(1).all(1)
         return to_uint8(decoded)[: len(latents)], finite[: len(latents)]
@@ -45,5 +49,14 @@ class Autoencoder:
         """A trajectory's noised start [C, h, w]; one CPU generator draws posterior sample, then noise."""
         rng = torch.Generator("cpu").manual_seed(noise_seed)
         draw, noise = (torch.randn(moments.mean.shape, generator=rng).to(self.device) for _ in range(2))
-        latent = (moments.mean + moments.std * draw) * self.scale
+        latent = (moments.mean + moments.std * draw - self.mean) * self.scale
         return (trajectory.signal * latent + trajectory.sigma * noise)[0]
+
+
+def _normalisation(model: DiffusionModel, device: torch.device) -> tuple[torch.Tensor | float, torch.Tensor | float]:
+    """Mean and factor of a latent: numbers, or [C, 1, 1] where the model has statistics per channel."""
+    factor = model.vae.config.scaling_factor
+    if model.latent_statistics is None:
+        return 0.0, factor
+    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in model.latent_statistics)
+    return mean, factor / std

@@ -80,7 +80,7 @@ class Engine:
         self.solver = build_solver(solver, model.scheduler_class, model.scheduler_config, steps)
         self.stats = Stats()
         self._texts = Texts(model.encode_text)
-        self._autoencoder = Autoencoder(model, device, dtype, batch=micro_batch(slots))
+        self._autoencoder = Autoencoder(model, device, batch=micro_batch(slots))
         self._denoise = torch_denoiser(model.unet, dtype, compiled=backend == "torch-compile")
         self._batches: dict[Shape, Slots] = {}
         self._sources = Sources(self._autoencoder, scorer)

@@ -22,13 +22,13 @@ def make_recipe(config: RunConfig) -> dict[str, Any]:
     Raises ConfigError where the config names no model, ModelError where the folder is not one.
     """
     require_model(config)
-    from discl.engine.pretrained import model_digest, model_folder, read_model_index
+    from discl.engine.pretrained.digest import model_digest
+    from discl.engine.pretrained.files import find_model
     from discl.engine.solvers import choose_solver
 
-    folder = model_folder(config.model.path)
-    _, scheduler = read_model_index(folder).get("scheduler") or (None, "none")
-    solver = choose_solver(config.spectrum.solver, scheduler)
-    return recipe_of(config, model_digest(folder)) | {"solver": solver}
+    files = find_model(config.model.path)
+    solver = choose_solver(config.spectrum.solver, files.scheduler_class)
+    return recipe_of(config, model_digest(files)) | {"solver": solver}
 
 
 def recipe_of(config: RunConfig, model: str) -> dict[str, Any]:

@@ -1,8 +1,17 @@
 """diffusers' own img2img pipeline, one request at a time: the judge of exact mode."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionImg2ImgPipeline
+from diffusers import (
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+)
 from PIL import Image
 
 from discl import Request
@@ -10,25 +19,31 @@ from discl import Request
 SCHEDULERS = {"ddim": DDIMScheduler, "euler": EulerDiscreteScheduler}
 
 
-def load_pipeline(folder, solver: str) -> StableDiffusionImg2ImgPipeline:
-    pipe = StableDiffusionImg2ImgPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
+def load_pipeline(folder: str | Path, solver: str = "auto", **options: Any) -> Any:
+    """The img2img pipeline of a folder's family; solver "auto" leaves its own scheduler."""
+    extended = "XL" in json.loads((Path(folder) / "model_index.json").read_text())["_class_name"]
+    cls: Any = StableDiffusionXLImg2ImgPipeline if extended else StableDiffusionImg2ImgPipeline
+    without = {"add_watermarker": False} if extended else {"safety_checker": None, "requires_safety_checker": False}
+    pipe = cls.from_pretrained(folder, **without, **options)
     pipe.set_progress_bar_config(disable=True)
-    pipe.scheduler = SCHEDULERS[solver].from_config(pipe.scheduler.config)
+    if solver != "auto":
+        pipe.scheduler = SCHEDULERS[solver].from_config(pipe.scheduler.config)
     return pipe
 
 
-def diffusers_image(pipe, request: Request, steps: int, guidance: float) -> np.ndarray:
+def diffusers_image(pipe: Any, request: Request, steps: int, guidance: float, **options: Any) -> np.ndarray:
     """uint8 [H, W, 3]. Strength is (executed + 0.5)/steps because the pipeline floors a float."""
     executed = steps * (100 - request.level) // 100
     image = pipe(
         prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
+        negative_prompt=request.negative_prompt or None,  # an empty one counts as none given
         image=request.rgb(),
         strength=(executed + 0.5) / steps if executed < steps else 1.0,
         num_inference_steps=steps,
         guidance_scale=guidance if request.text_guidance is None else request.text_guidance,
         generator=torch.Generator("cpu").manual_seed(request.noise_seed),
         output_type="pil",
+        **options,
     ).images[0]
     return np.asarray(image)
 
