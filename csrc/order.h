@@ -2,20 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "permutation.h"
+#include "pool.h"
+#include "weights.h"
 
 namespace discl {
-
-// `size` ids, either an array or an arithmetic range, of which an epoch draws `quota`.
-struct Pool {
-    const int64_t* ids;  // null: the range first, first + step, ...
-    int64_t first, step;
-    uint64_t size, quota;
-
-    int64_t operator[](uint64_t i) const { return ids ? ids[i] : first + step * int64_t(i); }
-};
 
 // One rank's part of positions [start, start + count) of the global order.
 struct Slice {
@@ -24,23 +18,34 @@ struct Slice {
 
 class Order {
 public:
-    // Throws std::invalid_argument for a quota on an empty pool and for more than 2^62 draws.
+    // Throws std::invalid_argument for a quota on an empty pool, for more than 2^62 draws and for bad
+    // weights.
     Order(std::vector<Pool> pools, uint64_t seed, uint32_t epoch);
 
-    uint64_t total() const { return total_; }
+    uint64_t total() const { return quotas_.total(); }
     uint64_t length(const Slice& slice) const;
     void fill(const Slice& slice, int64_t* out) const;  // out has room for length(slice)
 
 private:
+    struct Draw {
+        size_t pool;
+        uint64_t number, place;  // which of the pool's draws, and what an even draw gives
+    };
+
     uint64_t first_position(const Slice& slice) const;
-    size_t pool_of(uint64_t slot) const;
     template <int lanes>
-    void fill_lanes(uint64_t position, uint64_t stride, int64_t* out) const;
+    void draw(uint64_t position, uint64_t stride, Draw* out) const;
+    uint64_t unit(const Draw& draw) const;
+    void look_up(const Draw* draws, size_t count, int64_t* out) const;
+    void look_up_weighted(const Draw* draws, size_t count, int64_t* out) const;
 
     std::vector<Pool> pools_;
-    std::vector<uint64_t> ends_;  // cumulative quotas, padded to a power of two
+    uint64_t seed_;
+    uint32_t epoch_;
+    Ends quotas_;
     std::vector<Permutation> within_;
-    uint64_t total_;
+    std::vector<std::unique_ptr<Weights>> weights_;  // null for an even pool
+    bool any_weighted_ = false;
     Permutation across_;
 };
 

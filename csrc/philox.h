@@ -22,8 +22,9 @@ inline Block philox4x32(Block counter, PhiloxKey key) {
 
 inline PhiloxKey philox_key(uint64_t seed) { return {uint32_t(seed), uint32_t(seed >> 32)}; }
 
-// The last counter word separates the uses of one (seed, epoch), so that no two ever share a block.
-enum class Use : uint32_t { draw = 0, order = 1 };
+// The last counter word separates the uses of one (seed, epoch), so that no two ever share a block; `weight`
+// shares it with the number of the pool.
+enum class Use : uint32_t { draw = 0, order = 1, weight = 2 };
 
 // Four words for one position of an epoch: crops, flips and whatever else a sample draws.
 inline Block draw(uint64_t seed, uint32_t epoch, uint64_t position) {

@@ -32,7 +32,14 @@ def permuted(index, n, keys, shift):
             return index
 
 
+def flat(ids):
+    """Segments end to end; anything else as it is."""
+    segments = isinstance(ids, list) and ids and not isinstance(ids[0], int)
+    return [i for segment in ids for i in segment] if segments else ids
+
+
 def twin(pools, seed, epoch, start, count, rank=0, world=1):
+    pools = [(flat(ids), quota) for ids, quota in pools]
     quotas = [quota for _, quota in pools]
     out = []
     for position in range(start, min(start + count, sum(quotas))):
@@ -59,6 +66,18 @@ def some_pools(rng):
     return [(ids if isinstance(ids, range) else np.array(ids, np.int64), quota) for ids, quota in pools]
 
 
+def cut(rng, ids):
+    """The same ids as a list of ranges and arrays, some of them empty."""
+    places = sorted(rng.randrange(len(ids) + 1) for _ in range(rng.randint(1, 6)))
+    pieces = [ids[first:last] for first, last in zip([0, *places], [*places, len(ids)], strict=True)]
+    kinds = np.int32, np.int64, np.uint8
+    fits = max(ids, default=0) < 256
+    return [
+        piece if rng.random() < 0.5 and isinstance(piece, range) else np.array(piece, rng.choice(kinds[: 2 + fits]))
+        for piece in pieces
+    ]
+
+
 def total(pools):
     return sum(quota for _, quota in pools)
 
@@ -73,6 +92,25 @@ def test_equals_the_twin(seed):
     where = rng.randrange(total(pools) + 2), rng.randrange(60), rng.randrange(world), world
     key = rng.getrandbits(64), rng.getrandbits(32)
     np.testing.assert_array_equal(_C.order(pools, *key, *where), twin(pools, *key, *where))
+
+
+@seeds
+def test_segments_are_their_concatenation(seed):
+    rng = random.Random(seed)
+    pools = some_pools(rng)
+    pieces = [(cut(rng, ids), quota) for ids, quota in pools]
+    whole = _C.order(pools, seed, 1, 0, total(pools))
+    np.testing.assert_array_equal(_C.order(pieces, seed, 1, 0, total(pools)), whole)
+    np.testing.assert_array_equal(twin(pieces, seed, 1, 0, total(pools)), whole)
+
+
+@seeds
+def test_an_order_object_is_the_function(seed):
+    rng = random.Random(seed)
+    pools, where = some_pools(rng), (rng.randrange(50), rng.randrange(60), 1, 2)
+    held = _C.Order([(np.array(ids), quota) for ids, quota in pools], seed, 4)  # nothing else keeps these arrays
+    assert held.total == total(pools)
+    np.testing.assert_array_equal(held.ids(*where), _C.order(pools, seed, 4, *where))
 
 
 @seeds
@@ -176,7 +214,9 @@ GOOD = {"pools": [(range(3), 3)], "seed": 0, "epoch": 0, "start": 0, "count": 3,
         ({"pools": [(range(0), 2)]}, "pool 0: a quota of 2 on an empty pool"),
         ({"pools": [(np.array([0.5]), 1)]}, "pool 0: ids must be .* float64"),
         ({"pools": [(np.zeros((2, 2), int), 1)]}, "pool 0: ids must be .*1-D"),
-        ({"pools": [range(3)]}, r"pool 0: expected \(ids, quota\)"),
+        ({"pools": [range(3)]}, r"pool 0: expected \(ids, quota\) or \(ids, quota, weights\)"),
+        ({"pools": [([range(3), np.array([0.5])], 1)]}, "pool 0: ids must be .* float64"),
+        ({"pools": [([range(0), range(0)], 2)]}, "pool 0: a quota of 2 on an empty pool"),
         ({"pools": [(range(2), 2**61), (range(2), 2**61 + 1)]}, r"pool 1: .* 2\^62"),
         ({"seed": -1}, "seed is -1"),
         ({"epoch": 2**32}, "epoch is 4294967296"),
