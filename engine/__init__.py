@@ -1,13 +1,16 @@
 """discl.engine: requests become scored images.
 
     request        what is wished for, and what comes out     scheduler      who runs in the next step (no torch)
-    pretrained     model folder -> modules                     noise_schedule the start and steps of a level
+    pretrained     model folder -> modules                     noise_schedule the steps of one level
     text           prompts -> encoded texts, cached            solvers        update coefficients per step
     condition      what the network is told                    denoiser       UNet behind one contract
-    autoencoder    image <-> latent
-    sources        source images encoded once                  stats          what it counts
-    slots          the batch: one row per running request      scorer         CLIP scores and embeddings
-    engine         the loop that ties them                     pixels         any PIL image -> RGB
+    autoencoder    image <-> latent                            noise          a request's own random draws
+    sources        source images encoded once                  networks       these rooms, for one dtype
+    intake         requests read ahead                         work           a request with all that its steps need
+    slots          the batch: places and network rows          finish         latents -> scored samples
+    loop           one run                                     faults         out of memory, lost devices
+    engine         its face                                    stats          what it counts
+    scorer         CLIP scores and embeddings                  pixels         any PIL image -> RGB
 
 The names are loaded when they are first used, so that the torch-free rooms can be imported without torch.
 """

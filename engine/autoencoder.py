@@ -1,11 +1,11 @@
-"""Source image -> posterior moments -> start latent, and latents -> uint8 images."""
+"""Source image -> posterior moments -> clean latent, and latents -> uint8 images."""
 
 from dataclasses import dataclass
 
 import torch
 from PIL import Image
 
-from discl.engine.noise_schedule import Trajectory
+from discl.engine.noise import upload
 from discl.engine.pretrained import DiffusionModel
 from discl.kernels import to_uint8
 
@@ -31,11 +31,18 @@ class Autoencoder:
         # What the network calls a latent is (z - mean) * scale for the VAE's z.
         self.mean, self.scale = _normalisation(model, device)
 
-    def encode(self, image: Image.Image, height: int, width: int) -> Moments:
-        """RGB image of any size -> moments at [height/f, width/f]; resized as diffusers does (Lanczos)."""
-        pixels = self.processor.preprocess(image, height=height, width=width)
-        posterior = self.vae.encode(pixels.to(self.device, self.dtype)).latent_dist
+    def preprocess(self, image: Image.Image, height: int, width: int) -> torch.Tensor:
+        """RGB image of any size -> [1, 3, height, width] in [-1, 1] on the host, resized as diffusers does."""
+        return self.processor.preprocess(image, height=height, width=width)
+
+    def encode(self, pixels: torch.Tensor) -> Moments:
+        """[1, 3, H, W] in [-1, 1] -> moments at [H/f, W/f]."""
+        posterior = self.vae.encode(upload(pixels, self.device).to(self.dtype)).latent_dist
         return Moments(posterior.mean.float(), posterior.std.float())
+
+    def clean_latent(self, moments: Moments, draw: torch.Tensor) -> torch.Tensor:
+        """The posterior sample [1, C, h, w] in the network's scale, for one standard-normal draw of that shape."""
+        return (moments.mean + moments.std * draw - self.mean) * self.scale
 
     def decode(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents [n, C, h, w], n <= batch -> uint8 [n, H, W, 3] and whether each is finite, bool [n]."""
@@ -44,13 +51,6 @@ class Autoencoder:
         decoded = self.vae.decode(padded, return_dict=False)[0]
         finite = torch.isfinite(decoded).flatten(1).all(1)
         return to_uint8(decoded)[: len(latents)], finite[: len(latents)]
-
-    def start_latent(self, moments: Moments, noise_seed: int, trajectory: Trajectory) -> torch.Tensor:
-        """A trajectory's noised start [C, h, w]; one CPU generator draws posterior sample, then noise."""
-        rng = torch.Generator("cpu").manual_seed(noise_seed)
-        draw, noise = (torch.randn(moments.mean.shape, generator=rng).to(self.device) for _ in range(2))
-        latent = (moments.mean + moments.std * draw - self.mean) * self.scale
-        return (trajectory.signal * latent + trajectory.sigma * noise)[0]
 
 
 def _normalisation(model: DiffusionModel, device: torch.device) -> tuple[torch.Tensor | float, torch.Tensor | float]:

@@ -7,7 +7,6 @@ import torch
 
 from discl.engine.condition import Condition
 from discl.engine.reproducible import StableAttention, few_queries
-from discl.kernels import guided_step
 
 Denoise = Callable[[torch.Tensor, torch.Tensor, Condition], torch.Tensor]
 
@@ -36,24 +35,3 @@ def torch_denoiser(unet: torch.nn.Module, dtype: torch.dtype, compiled: bool) ->
             return denoise(x, timestep, condition)
 
     return denoise_eagerly
-
-
-def advance(
-    denoise: Denoise,
-    x: torch.Tensor,
-    condition: Condition,
-    guidance: torch.Tensor | None,
-    row: torch.Tensor,
-) -> torch.Tensor:
-    """One solver step for every slot, each at its own place of its own schedule -> next x [B,C,h,w].
-
-    condition: 2B rows (unconditional ones first) when guidance [B] is given, else B.
-    row: [B, 12] float32: timestep, input scale, then the ten columns of `guided_step`.
-    """
-    timestep, scale, coef = row[:, 0], row[:, 1, None, None, None], row[:, 2:]
-    scaled = x * scale
-    if guidance is None:
-        return guided_step(x, denoise(scaled, timestep, condition), None, timestep, coef, None, None)[0]
-    out = denoise(torch.cat([scaled, scaled]), torch.cat([timestep, timestep]), condition)
-    uncond, cond = out.chunk(2)
-    return guided_step(x, cond, uncond, guidance, coef, None, None)[0]

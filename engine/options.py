@@ -26,3 +26,27 @@ def refuse_unknown(**options) -> None:
     for name, (value, known) in options.items():
         if value not in known:
             raise DisclError(f"{name}={value!r} is not available in this version: choose one of {', '.join(known)}")
+
+
+def check_whole(**options) -> None:
+    """Each option: (value, smallest, largest or None)."""
+    for name, (value, low, high) in options.items():
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole or value < low or (high is not None and value > high):
+            span = f"from {low} to {high}" if high is not None else f"of at least {low}"
+            raise DisclError(f"{name}={value!r}: give a whole number {span}")
+
+
+def check_interval(interval) -> None:
+    """A guidance interval: None or (low, high) with 0 <= low < high <= 1."""
+    if interval is None:
+        return
+    try:
+        low, high = map(float, interval)
+    except (TypeError, ValueError):
+        low, high = 1.0, 0.0
+    if not 0 <= low < high <= 1:
+        raise DisclError(
+            f"guidance_interval={interval!r}: give (low, high) with 0 <= low < high <= 1, "
+            "shares of the training timesteps"
+        )

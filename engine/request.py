@@ -18,6 +18,7 @@ class Request:
     image: PIL image of any mode, or uint8 array [H, W, 3]; size: (width, height) of the result, rounded down to the
     model's multiple as diffusers does, None for the image's own. level: image guidance in percent, 0..99 (paper 1.1).
     noise_seed: 32 bits, seeds posterior sample and noise. text_guidance: None for the engine's own.
+    control: never rejected early, so that what rejection costs can be measured.
     score_text: the text to score against; None for the engine's score_prompt with class_name, else the prompt.
     """
 
@@ -32,6 +33,7 @@ class Request:
     text_guidance: float | None = None
     score_text: str | None = None
     size: tuple[int, int] | None = None
+    control: bool = False
 
     def __post_init__(self):
         if not _is_integer(self.level) or self.level not in LEVELS:
@@ -71,6 +73,7 @@ class Sample:
 
     image: uint8 [H, W, 3], None unless status is "ok". embedding: float32 [D] of unit length, None without a scorer.
     text_score, image_score: cosines in [-1, 1]. status: "ok", "rejected-early", "nan" or "error", with a reason.
+    slots: the engine's slots when it was made: fewer than asked for after an out-of-memory.
     """
 
     request: Request
@@ -80,6 +83,7 @@ class Sample:
     image_score: float | None = None
     status: str = "ok"
     reason: str = ""
+    slots: int = 0
 
 
 def _is_integer(value) -> bool:

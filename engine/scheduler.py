@@ -1,134 +1,239 @@
-"""Who runs in the next engine step: work ids go in, (bucket, active slots) come out. Knows no torch.
+"""Who runs in the next engine step: works go in, (bucket, places that advance) come out. Knows no torch.
 
-A bucket is one static shape (image size, guided or not) with its own `slots` slots. A slot that finishes is refilled at
-the next step. A bucket runs while it can fill its slots; one that cannot is parked until more of its kind arrives, and
-is drained when nothing better is to be had, so that no slot idles while work waits.
+A bucket is one static shape whose network takes `rows` rows a step; a work names how many rows each of its steps needs
+(two with text guidance, one without). A bucket holds up to `places` works, more than fit one step; each step advances
+the oldest ones that fit, the others wait untouched. A freed row is used at the next step.
+
+A bucket runs while it can fill its rows; one that cannot is parked until more of its kind arrives, and runs when
+nothing better is to be had or when its oldest work has waited too long. Once no more work will come, the longest
+waiting works start first, and as soon as all that is left has a place the works with most steps to go advance first: no
+schedule of whole steps ends sooner (McNaughton 1959), so hardly a row idles at the end.
 """
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from typing import NamedTuple
+
+PATIENCE = 2000  # steps after which a parked work is run whatever else could fill its batch
+
+
+@dataclass(eq=False)
+class Item:
+    """A work and how far it is. rows: network rows of each of its steps."""
+
+    work: Hashable
+    rows: Sequence[int]
+    since: int
+    done: int = 0
+
+    @property
+    def cost(self) -> int:
+        return self.rows[self.done]
+
+    @property
+    def remaining(self) -> int:
+        return len(self.rows) - self.done
+
+
+class Active(NamedTuple):
+    """A work that advances in this step."""
+
+    place: int
+    rows: int
 
 
 @dataclass
 class Bucket:
-    """The waiting and running work of one static shape."""
+    """The waiting and running works of one static shape."""
 
-    slots: int
-    waiting: deque[tuple[Hashable, int]] = field(default_factory=deque)  # (work id, steps)
-    running: list[Hashable | None] = field(default_factory=list)
-    remaining: list[int] = field(default_factory=list)
+    rows: int
+    places: int
+    waiting: deque[Item] = field(default_factory=deque)
+    running: dict[int, Item] = field(default_factory=dict)  # by place, oldest first
+    free: list[int] = field(default_factory=list)
 
     def __post_init__(self):
-        self.running = [None] * self.slots
-        self.remaining = [0] * self.slots
-
-    @property
-    def active(self) -> int:
-        return sum(work is not None for work in self.running)
+        self.free = list(range(self.places))[::-1]
 
     @property
     def demand(self) -> int:
-        """Slots that would be filled if this bucket ran now."""
-        return min(self.slots, self.active + len(self.waiting))
+        """Rows that would carry work if this bucket ran now."""
+        total = 0
+        for item in chain(self.running.values(), self.waiting):
+            total += item.cost
+            if total >= self.rows:
+                return self.rows
+        return total
 
-    def admit(self) -> list[tuple[int, Hashable]]:
-        """Fill the free slots, first come first served."""
-        admitted = []
-        for slot, work in enumerate(self.running):
-            if work is None and self.waiting:
-                self.running[slot], self.remaining[slot] = self.waiting.popleft()
-                admitted.append((slot, self.running[slot]))
-        return admitted
+    @property
+    def oldest(self) -> Item | None:
+        """The work that has been here longest."""
+        return next(chain(self.running.values(), self.waiting), None)
 
-    def advance(self) -> list[tuple[int, Hashable]]:
-        """Count one step for every running slot and retire those that are done."""
+    def plan(self, more: bool, ending: bool) -> tuple[list[tuple[int, Hashable]], list[Active]]:
+        """Who starts and who advances. more: whether works may start; ending: whether none will join the waiting."""
+        admitted: list[tuple[int, Hashable]] = []
+        everyone = more and ending and len(self.waiting) <= len(self.free)
+        while everyone and self.waiting:
+            admitted.append(self._admit(0))
+        order = list(self.running.items())
+        if everyone:
+            order.sort(key=lambda entry: -entry[1].remaining)
+        active, free = [], self.rows
+        for place, item in order:
+            if item.cost <= free:
+                active.append(Active(place, item.cost))
+                free -= item.cost
+        while more and self.free and (index := self._fitting(free)) is not None:
+            active.append(Active(self.free[-1], self.waiting[index].cost))
+            free -= active[-1].rows
+            admitted.append(self._admit(index))
+        return admitted, active
+
+    def advance(self, active: Sequence[Active]) -> list[tuple[int, Hashable]]:
+        """Count one step for those that advanced and retire the works that are done."""
         retired = []
-        for slot, work in enumerate(self.running):
-            if work is None:
-                continue
-            self.remaining[slot] -= 1
-            if self.remaining[slot] == 0:
-                self.running[slot] = None
-                retired.append((slot, work))
+        for place, _ in active:
+            item = self.running[place]
+            item.done += 1
+            if not item.remaining:
+                retired.append((place, self.drop(place)))
         return retired
 
+    def drop(self, place: int) -> Hashable:
+        """Free a place, whether its work is done or given up."""
+        self.free.append(place)
+        return self.running.pop(place).work
 
-@dataclass(frozen=True)
-class Step:
-    """One engine step: the bucket that runs, the slots filled just before, and how many slots are active."""
+    def _fitting(self, rows: int) -> int | None:
+        """The first waiting work whose first step fits."""
+        return next((index for index, item in enumerate(self.waiting) if item.cost <= rows), None)
+
+    def _admit(self, index: int) -> tuple[int, Hashable]:
+        place, item = self.free.pop(), self.waiting[index]
+        del self.waiting[index]
+        self.running[place] = item
+        return place, item.work
+
+
+class Step(NamedTuple):
+    """One engine step: the bucket that runs, the works that start with it and the places that advance."""
 
     bucket: Hashable
     admitted: list[tuple[int, Hashable]]
-    active: int
+    active: list[Active]
 
 
 class Scheduler:
-    """Admits, groups and retires work; see the module's first lines for the policy.
+    """Admits, groups and retires works; see the module's first lines for the policy.
 
-    slots: rows of a batch. window: how many works may wait before the engine stops asking for more.
+    slots: rows of a batch, unless `shape` gives a bucket's (rows, places) itself. window: how many works may wait
+    before the engine stops asking for more.
     """
 
-    def __init__(self, slots: int, window: int | None = None):
+    def __init__(
+        self,
+        slots: int,
+        window: int | None = None,
+        shape: Callable[[Hashable], tuple[int, int]] | None = None,
+        patience: int = PATIENCE,
+    ):
         if slots < 1:
             raise ValueError(f"slots={slots}: at least one slot is needed")
-        self.slots = slots
         self.window = max(window or 4 * slots, 1)
         self.buckets: dict[Hashable, Bucket] = {}
         self.steps = 0
-        self.active_slot_steps = 0
+        self.holding = False  # while set, nothing starts: what runs is brought to its end
+        self._shape = shape or (lambda bucket: (slots, 2 * slots))
+        self._patience = patience
         self._current: Hashable | None = None
         self._closed = False
-
-    @property
-    def occupancy(self) -> float:
-        """Share of slot-steps that carried work so far."""
-        return self.active_slot_steps / (self.steps * self.slots) if self.steps else 1.0
 
     @property
     def waiting(self) -> int:
         return sum(len(bucket.waiting) for bucket in self.buckets.values())
 
     @property
+    def running(self) -> int:
+        return sum(len(bucket.running) for bucket in self.buckets.values())
+
+    @property
     def busy(self) -> bool:
-        return any(bucket.demand for bucket in self.buckets.values())
+        return bool(self.buckets)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
 
     @property
     def wants_more(self) -> bool:
-        """Whether the next step would leave slots idle that another request might fill."""
+        """Whether the next step would leave rows idle that another work might fill."""
         return not self._closed and self.waiting < self.window and not self._full(self._current)
 
-    def add(self, work: Hashable, bucket: Hashable, steps: int) -> None:
-        if steps < 1:
-            raise ValueError(f"work {work!r} asks for {steps} steps: at least one is needed")
-        self.buckets.setdefault(bucket, Bucket(self.slots)).waiting.append((work, steps))
+    def add(self, work: Hashable, bucket: Hashable, rows: Sequence[int]) -> None:
+        """rows: network rows of each step that the work needs, one entry a step."""
+        if not rows:
+            raise ValueError(f"work {work!r} asks for no steps: at least one is needed")
+        self._bucket(bucket).waiting.append(Item(work, rows, self.steps))
 
     def close(self) -> None:
-        """No more work will come: what waits starts longest first, so that the slots drain together."""
+        """No more work will come: what waits starts longest first."""
         self._closed = True
         for bucket in self.buckets.values():
-            bucket.waiting = deque(sorted(bucket.waiting, key=lambda item: -item[1]))
+            bucket.waiting = deque(sorted(bucket.waiting, key=lambda item: -item.remaining))
 
     def next_step(self) -> Step | None:
-        """Choose the bucket of the next step and fill its slots; None when there is no work at all."""
-        if not self.busy:
+        """Choose the bucket of the next step and fill its rows; None when nothing can run."""
+        candidates = [name for name, bucket in self.buckets.items() if bucket.running or not self.holding]
+        if not candidates:
             return None
-        self._current = self._choose()
-        bucket = self.buckets[self._current]
-        admitted = bucket.admit()
+        self._current = self._choose(candidates)
+        admitted, active = self.buckets[self._current].plan(not self.holding, self._closed)
         self.steps += 1
-        self.active_slot_steps += bucket.active
-        return Step(self._current, admitted, bucket.active)
+        return Step(self._current, admitted, active)
 
-    def advance(self, bucket: Hashable) -> list[tuple[int, Hashable]]:
-        """Retire the finished slots of the bucket that has just run: [(slot, work id)]."""
-        return self.buckets[bucket].advance()
+    def advance(self, step: Step) -> list[tuple[int, Hashable]]:
+        """Retire the finished works of the step that has just run: [(place, work)]."""
+        retired = self.buckets[step.bucket].advance(step.active)
+        self._forget_empty(step.bucket)
+        return retired
+
+    def drop(self, bucket: Hashable, place: int) -> Hashable:
+        """Give up the running work at a place; returns it."""
+        work = self.buckets[bucket].drop(place)
+        self._forget_empty(bucket)
+        return work
+
+    def restart(self, shape: Callable[[Hashable], tuple[int, int]] | None = None) -> None:
+        """Every running work waits again, oldest first and with all its steps to go, in buckets of a new shape."""
+        self._shape = shape or self._shape
+        old, self.buckets = self.buckets, {}
+        for name, bucket in old.items():
+            for item in chain(bucket.running.values(), bucket.waiting):
+                item.done = 0
+                self._bucket(name).waiting.append(item)
+
+    def _bucket(self, name: Hashable) -> Bucket:
+        if name not in self.buckets:
+            self.buckets[name] = Bucket(*self._shape(name))
+        return self.buckets[name]
+
+    def _forget_empty(self, name: Hashable) -> None:
+        if self.buckets[name].oldest is None:
+            del self.buckets[name]
 
     def _full(self, name: Hashable | None) -> bool:
-        return name in self.buckets and self.buckets[name].demand == self.slots
+        return name in self.buckets and self.buckets[name].demand == self.buckets[name].rows
 
-    def _choose(self) -> Hashable:
-        """Stay with the current bucket while it is full, else the fullest one (the oldest among equals)."""
-        if self._full(self._current):
+    def _choose(self, names: list[Hashable]) -> Hashable:
+        """Whoever has waited too long; else the current bucket while it is full, else the fullest one."""
+        if len(names) == 1:
+            return names[0]
+        oldest = min(names, key=lambda name: self.buckets[name].oldest.since)
+        if self.steps - self.buckets[oldest].oldest.since > self._patience:
+            return oldest
+        if self._current in names and self._full(self._current):
             return self._current
-        return max(self.buckets, key=lambda name: self.buckets[name].demand)
+        return max(names, key=lambda name: self.buckets[name].demand / self.buckets[name].rows)

@@ -1,16 +1,21 @@
 """What the engine counts while it runs."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 
+import torch
+
 
 @dataclass
 class Stats:
-    """unet_evaluations: network rows that carried work (a guided step is two). slot_occupancy: share of slot-steps
-    with work. seconds: wall time by stage. samples: finished samples by status. stats["name"] works as well.
+    """What an engine has done over its life; stats["name"] works as well.
+
+    unet_evaluations: network rows that carried work (a guided step is two). slot_occupancy: share of network rows that
+    did. seconds: time by stage: the host's, and with `device_clock` the device's for what runs there. samples: finished
+    samples by status. retried: requests made again in float32. out_of_memory: how often the slots were halved.
     """
 
     unet_evaluations: int = 0
@@ -18,23 +23,43 @@ class Stats:
     slot_occupancy: float = 1.0
     seconds: Counter = field(default_factory=Counter)
     samples: Counter = field(default_factory=Counter)
-    active_slot_steps: int = 0
-    slot_steps: int = 0
+    row_steps: int = 0
+    retried: int = 0
+    out_of_memory: int = 0
+    device_clock: bool = False
+    _ticks: deque = field(default_factory=deque, repr=False)
 
     def __getitem__(self, name: str):
         return getattr(self, name)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        begin = perf_counter()
+        """Add what happens inside to seconds[stage]. On a device nothing waits: events are read later."""
+        if self.device_clock:
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            try:
+                yield
+            finally:
+                end.record()
+                self._ticks.append((stage, begin, end))
+                self.settle(wait=False)
+            return
+        start = perf_counter()
         try:
             yield
         finally:
-            self.seconds[stage] += perf_counter() - begin
+            self.seconds[stage] += perf_counter() - start
 
-    def count_step(self, active: int, slots: int, guided: bool) -> None:
+    def settle(self, wait: bool = True) -> None:
+        """Book the device times that have passed; with `wait`, all of them."""
+        while self._ticks and (wait or self._ticks[0][2].query()):
+            stage, begin, end = self._ticks.popleft()
+            end.synchronize()
+            self.seconds[stage] += begin.elapsed_time(end) / 1000
+
+    def count_step(self, active_rows: int, rows: int) -> None:
         self.engine_steps += 1
-        self.unet_evaluations += active * (2 if guided else 1)
-        self.active_slot_steps += active
-        self.slot_steps += slots
-        self.slot_occupancy = self.active_slot_steps / self.slot_steps
+        self.unet_evaluations += active_rows
+        self.row_steps += rows
+        self.slot_occupancy = self.unet_evaluations / self.row_steps

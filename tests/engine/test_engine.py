@@ -143,13 +143,15 @@ def test_one_bad_row_does_not_touch_its_neighbours(folder):
     """A source whose latent is infinite shares the batch with a good one."""
     with Engine.from_pretrained(folder, steps=4, slots=2) as engine:
         (alone,) = engine.run([request(key="good")])
-        start_latent = engine._autoencoder.start_latent
+        autoencoder = engine.networks().autoencoder
+        clean_latent, draw = autoencoder.clean_latent, torch.Generator().manual_seed(666)
+        first = torch.randn(1, 4, 8, 8, generator=draw)
 
-        def poisoned(moments, noise_seed, trajectory):
-            latent = start_latent(moments, noise_seed, trajectory)
-            return latent * float("inf") if noise_seed == 666 else latent
+        def poisoned(moments, draw):
+            latent = clean_latent(moments, draw)
+            return latent * float("inf") if torch.equal(draw, first) else latent
 
-        engine._autoencoder.start_latent = poisoned
+        autoencoder.clean_latent = poisoned
         bad = Request(random_image(64, 64, seed=9), "a cat", 50, noise_seed=666, key="bad")
         samples = {s.request.key: s for s in engine.run([bad, request(key="good")])}
     assert samples["bad"].status == "nan"

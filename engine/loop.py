@@ -1,0 +1,204 @@
+"""One run: requests in, samples out. Read, schedule, step, finish; and what happens when the device runs out of memory.
+
+Every request is at any time in exactly one of: the intake, the scheduler, the finisher, the broken ones that are made
+again in float32, or the samples to be yielded.
+Out of memory, all that is not decoded goes back to the scheduler and starts again at half the slots, so its bits are
+those of a run with that many slots.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+
+from discl.engine.faults import Capacity, is_lost_device, is_out_of_memory, lost_device
+from discl.engine.finish import Finisher
+from discl.engine.intake import Intake
+from discl.engine.request import Request, Sample
+from discl.engine.scheduler import Scheduler, Step
+from discl.engine.slots import Slots
+from discl.engine.stats import Stats
+from discl.engine.work import Bucket, Preparation, Work
+from discl.errors import DisclError
+
+log = logging.getLogger(__name__)
+
+READ_AT_ONCE = 4  # requests read beyond need at each step, until the window is full
+BUFFERS_KEPT = 4  # buckets whose buffers stay allocated while nothing runs in them
+
+
+class Loop:
+    """The state of one run.
+
+    At the capacity's slots, whatever they are at the time: make_slots: buffers of a bucket; shape: its (rows, places);
+    resize: called after they have changed.
+    """
+
+    def __init__(
+        self,
+        requests: Iterable[Request | None],
+        prepare: Preparation,
+        finisher: Finisher,
+        capacity: Capacity,
+        stats: Stats,
+        dtype: torch.dtype,
+        make_slots: Callable[[Bucket], Slots],
+        shape: Callable[[Bucket], tuple[int, int]],
+        resize: Callable[[], None],
+    ):
+        self._prepare, self._finisher, self._capacity, self._stats = prepare, finisher, capacity, stats
+        self._dtype, self._make_slots, self._resize = dtype, make_slots, resize
+        self._intake = Intake(requests, prepare.networks(dtype).sources.read)
+        self._scheduler = Scheduler(capacity.slots, shape=shape)
+        self._buffers: dict[Bucket, Slots] = {}
+        self._broken: deque[Request] = deque()  # to be made again in float32
+        self._samples: deque[Sample] = deque()
+        self._pace = Pace(prepare.device)
+
+    def __iter__(self) -> Iterator[Sample]:
+        try:
+            while self._turn_safely():
+                while self._samples:
+                    yield self._samples.popleft()
+        finally:
+            self._intake.close()
+            self._stats.settle()
+
+    def _turn_safely(self) -> bool:
+        """One turn; what the device could not do is tried again with fewer slots."""
+        try:
+            return self._turn()
+        except (RuntimeError, MemoryError) as error:
+            if is_lost_device(error):
+                raise lost_device(error) from error
+            if not is_out_of_memory(error):
+                raise
+            self._capacity.halve(error)
+        self._stats.out_of_memory += 1
+        self._restart()
+        return True
+
+    @torch.no_grad()
+    def _turn(self) -> bool:
+        """Read, step, finish. False when every request has become a sample and nothing is left to yield."""
+        self._admit()
+        # What the feed waits for must not wait for a full micro-batch.
+        flush = self._intake.idle and self._scheduler.wants_more and self._finisher.busy
+        step = None if flush else self._scheduler.next_step()
+        if step is not None:
+            self._step(step)
+        elif self._intake.idle and not (self._finisher.busy or self._samples):
+            raise DisclError("requests gave None (nothing now), but no sample is under way to wait for")
+        self._finisher.launch(self._stats.engine_steps, everything=step is None)
+        for bucket, work, sample in self._finisher.collect(wait=step is None):
+            self._deliver(bucket, work, sample)
+        if self._scheduler.holding and not self._scheduler.running:
+            self._grow()
+        unfinished = self._broken or self._scheduler.busy or self._finisher.busy or not self._scheduler.closed
+        return bool(self._samples or unfinished)
+
+    def _admit(self) -> None:
+        """Move what has been read to the scheduler; wait for the intake only while rows would stay free without it."""
+        while self._broken:
+            self._retry(self._broken[0])
+            self._broken.popleft()
+        self._read()
+        while len(self._intake) and (self._intake.ready or self._scheduler.wants_more):
+            self._take()
+            self._read()
+            if len(self._samples) >= READ_AT_ONCE:
+                break  # sources that cannot be read are reported now and then, however many there are
+        if self._intake.exhausted and not len(self._intake):
+            self._scheduler.close()
+
+    def _read(self) -> None:
+        room = self._scheduler.window - self._scheduler.waiting - len(self._intake)
+        self._intake.read(min(READ_AT_ONCE, room))
+
+    def _retry(self, request: Request) -> None:
+        """What half precision has broken, in float32."""
+        picture = self._prepare.networks(torch.float32).sources.read(request)
+        work, bucket = self._prepare(request, picture, torch.float32)
+        self._scheduler.add(work, bucket, work.rows)
+        self._stats.retried += 1
+
+    def _take(self) -> None:
+        """The intake's oldest request -> the scheduler, or an error sample."""
+        request, picture, reason = self._intake.first()
+        if picture is None:
+            self._finish(Sample(request, status="error", reason=reason))
+        else:
+            work, bucket = self._prepare(request, picture, self._dtype)
+            self._scheduler.add(work, bucket, work.rows)
+        self._intake.pop()
+
+    def _step(self, step: Step) -> None:
+        slots = self._slots(step.bucket)
+        with self._stats.timed("start"):
+            for place, work in step.admitted:
+                latent, noise = self._prepare.start(work, step.bucket)
+                slots.load(place, latent, noise, work.trajectory, work.cond, work.uncond, work.guidance)
+        with self._stats.timed("unet"):
+            slots.step(step.active)
+        self._pace.wait()
+        self._stats.count_step(sum(active.rows for active in step.active), slots.rows)
+        retired = self._scheduler.advance(step)
+        if retired:
+            places, works = zip(*retired, strict=True)
+            self._finisher.add(step.bucket, list(works), slots.unload(places), self._stats.engine_steps)
+        if self._capacity.step() and not self._scheduler.closed:
+            self._scheduler.holding = True
+
+    def _slots(self, bucket: Bucket) -> Slots:
+        if bucket not in self._buffers:
+            idle = [name for name in self._buffers if name not in self._scheduler.buckets]
+            for name in idle[: len(self._buffers) + 1 - BUFFERS_KEPT]:
+                del self._buffers[name]
+            self._buffers[bucket] = self._make_slots(bucket)
+        return self._buffers[bucket]
+
+    def _deliver(self, bucket: Bucket, work: Work, sample: Sample) -> None:
+        """A finished sample; one that half precision has broken is made again in float32."""
+        if sample.status == "nan" and bucket.dtype != torch.float32:
+            log.warning("noise_seed %d, level %d: %s; trying float32", work.request.noise_seed, work.request.level,
+                        sample.reason)  # fmt: skip
+            self._broken.append(work.request)
+            return
+        if sample.status == "ok" and bucket.dtype != self._dtype:
+            sample.reason = f"made in float32 after NaN, infinite or flat values in {str(self._dtype)[6:]}"
+        self._finish(sample)
+
+    def _finish(self, sample: Sample) -> None:
+        self._stats.samples[sample.status] += 1
+        self._samples.append(sample)
+
+    def _grow(self) -> None:
+        """Nothing runs: try more slots."""
+        self._capacity.grow()
+        self._restart()
+
+    def _restart(self) -> None:
+        """Go on at the capacity's slots with everything that is not decoded yet, from its first step."""
+        self._buffers.clear()
+        for bucket, work in self._finisher.give_back():
+            self._scheduler.add(work, bucket, work.rows)
+        self._scheduler.restart()
+        self._scheduler.holding = False
+        if self._prepare.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._resize()
+
+
+class Pace:
+    """Lets the host run at most two steps ahead of a CUDA device, so that queues and memory stay short."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._events: deque[torch.cuda.Event] = deque()
+
+    def wait(self) -> None:
+        if self._device.type == "cuda":
+            self._events.append(torch.cuda.current_stream(self._device).record_event())
+            if len(self._events) > 2:
+                self._events.popleft().synchronize()

@@ -1,0 +1,58 @@
+"""A model at one dtype with what belongs to it: its denoiser, autoencoder and the caches of texts and sources."""
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+
+from discl.engine.autoencoder import Autoencoder
+from discl.engine.condition import Condition
+from discl.engine.denoiser import torch_denoiser
+from discl.engine.pretrained import DiffusionModel
+from discl.engine.reproducible import stable_rows
+from discl.engine.sources import Sources
+from discl.engine.text import Texts
+
+if TYPE_CHECKING:
+    from discl.engine.scorer import Scorer
+
+CONDITIONS_KEPT = 1024  # they share the texts' memory
+DECODE_BATCH = 8
+SCORE_BATCH = 8  # fixed, so that a score depends on the image alone and not on the slots
+
+
+class Networks:
+    """The rooms that one dtype of the model needs.
+
+    batch: rows that are decoded together. latents: whether sources are turned into latents at all.
+    """
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        scorer: "Scorer | None",
+        device: torch.device,
+        *,
+        compiled: bool,
+        batch: int,
+        latents: bool = True,
+    ):
+        self.model = model
+        self.denoise = torch_denoiser(model.unet, model.dtype, compiled=compiled)
+        self.autoencoder = Autoencoder(model, device, batch)
+        self.sources = Sources(self.autoencoder, scorer, model.multiple, latents)
+        self.texts = Texts(model.encode_text)
+        self.condition = lru_cache(CONDITIONS_KEPT)(self._condition)
+
+    def _condition(self, text: str, height: int, width: int, guidance: float, negative: bool) -> Condition:
+        """What the network is told for a prompt (or negative prompt) at a size and text guidance."""
+        return self.model.condition(self.texts(text, negative), height, width, guidance, negative)
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        cell = self.model.multiple
+        return self.model.latent_channels, height // cell, width // cell
+
+
+def micro_batch(slots: int) -> int:
+    """Rows that are decoded together: about as many as finish together."""
+    return stable_rows(min(slots, DECODE_BATCH))
