@@ -78,7 +78,7 @@ def generate(config: RunConfig, on_event: OnEvent | None = None, *, make: MakeEn
         if total:
             _make(job, record, total, make, earlier)
     store = Store(config.store.path)
-    select_by_threshold(store, config.score, config.store.keep, plan.recipe_digest)
+    select_by_threshold(store, config.score, config.store.keep, plan.recipe_digest, attempts=plan.attempts)
     return store
 
 

@@ -5,24 +5,27 @@ Encoding runs in threads beside the engine; rows are written by one thread, in o
 
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from discl.config import RunConfig
 from discl.data import DataTable
-from discl.plan import Plan, PlannedSample
+from discl.feed import Feed
+from discl.plan import Plan, PlannedSample, Settles
 from discl.progress import Meter, OnEvent
 from discl.prompts import fill
 from discl.quarantine import Quarantine
-from discl.selection import accepts
+from discl.recorded import Recorded, ends, is_accepted
+from discl.store import Store
 from discl.store.encode import encode_image
 
 if TYPE_CHECKING:
-    from discl.engine import Engine, Request, Sample
+    from discl.engine import Engine, Sample
     from discl.store import StoreWriter
 
 ENCODERS = min(4, os.cpu_count() or 1)
@@ -41,7 +44,7 @@ class Finished(NamedTuple):
 
 @dataclass
 class Job:
-    """What one run makes: the planned samples that the store lacks."""
+    """What one run makes: the attempts that the store lacks, and the retries that their scores ask for."""
 
     config: RunConfig
     plan: Plan
@@ -51,53 +54,64 @@ class Job:
     run_id: str
     on_event: OnEvent
     counts: Counter[str] = field(default_factory=Counter)
-    _running: dict[str, PlannedSample] = field(default_factory=dict)
 
     def missing(self) -> int:
-        """Planned samples that the store lacks."""
-        have = self.writer.keys
-        return sum(planned.key not in have for planned in self.plan) if have else len(self.plan)
+        """Samples to make at least: attempts that the store lacks, without the retries that these may bring."""
+        if not self.writer.keys:
+            return len(self.plan) * self.plan.attempts.best_of
+        settles = self._settles
+        return sum(len(self.plan.missing(first, settles)) for first in self.plan)
+
+    @cached_property
+    def _settles(self) -> Settles:
+        """What the store knows of a sample when the run begins; the scores count only where they can bring retries."""
+        if self.config.spectrum.retries:
+            return Recorded(self.config.score, Store(self.writer.root).table, self.writer.unsealed_rows())
+        return lambda planned: planned.key in self.writer.keys or None
 
     def run(self, engine: "Engine", total: int) -> None:
         """Make all of them. Whatever stops this, the rows appended so far are whole."""
         meter = Meter("generate", total, self.on_event, self.config.budget.usd_per_hour)
         margin = margin_of(engine, self.config, self.table.class_names)
+        feed = Feed(self.plan, self._settles, self._bad)
         waiting: deque[Finished] = deque()
         with ThreadPoolExecutor(ENCODERS) as pool:
-            for sample in engine.run(self._requests()):
-                waiting.append(self._judge(sample, margin, pool))
+            for sample in engine.run(feed):
+                finished, follow_ups = self._judge(sample, feed, margin, pool)
+                waiting.append(finished)
+                meter.total += follow_ups
                 while len(waiting) > ENCODE_AHEAD or (waiting and _ready(waiting[0])):
                     self._write(waiting.popleft(), meter)
             while waiting:
                 self._write(waiting.popleft(), meter)
 
-    def _requests(self) -> Iterator["Request"]:
-        for planned, request in self.plan.due(self.writer.keys, self._bad):
-            self._running[planned.key] = planned
-            yield request
-
     def _bad(self, path: str, reason: str) -> None:
         self.on_event({"event": "quarantined", "path": path, "reason": reason})
         self.quarantine.add([(path, reason)])
 
-    def _judge(self, sample: "Sample", margin: Margin, pool: ThreadPoolExecutor) -> Finished:
-        planned = self._running.pop(sample.request.key)
-        store, good = self.config.store, sample.status == "ok"
-        accepted = good and accepts(self.config.score, sample.text_score, planned.class_name, planned.level)
+    def _judge(self, sample: "Sample", feed: Feed, margin: Margin, pool: ThreadPoolExecutor) -> tuple[Finished, int]:
+        """The sample's row and image to store, and how many follow-ups it asks for."""
+        planned = feed.planned(sample.request)
+        store, score = self.config.store, self.config.score
+        result = (score, planned, sample.status, sample.text_score)
+        accepted = is_accepted(*result)
+        follow_ups = feed.finish(planned, sample.request, settled=ends(*result))
         row = {
             **index_row(planned, sample, self.plan.recipe_digest),
             "run_id": self.run_id,
             "margin": margin(sample.embedding, planned.class_id),
             **{name: values[planned.row] for name, values in self.table.columns.items()},
         }
-        kept = good and store.keep != "scores" and (accepted or store.keep == "all")
+        kept = sample.status == "ok" and store.keep != "scores" and (accepted or store.keep == "all")
         encoded = pool.submit(encode_image, sample.image, store.format, store.quality) if kept else None
-        return Finished(row, sample.embedding, accepted, encoded)
+        return Finished(row, sample.embedding, accepted, encoded), follow_ups
 
     def _write(self, finished: Finished, meter: Meter) -> None:
         image = finished.encoded.result() if finished.encoded else None
         self.writer.append(finished.row, image, self.config.store.format, finished.embedding)
-        self.counts.update([finished.row["status"], *(["accepted"] if finished.accepted else [])])
+        self.counts[finished.row["status"]] += 1
+        self.counts["accepted"] += finished.accepted
+        self.counts["retried"] += finished.row["retry"] >= self.plan.attempts.best_of
         meter.advance(finished.accepted)
 
 
@@ -119,6 +133,7 @@ def index_row(planned: PlannedSample, sample: "Sample", recipe: str) -> dict[str
         "level": planned.level,
         "seed": planned.seed,
         "retry": planned.retry,
+        "attempt_of": planned.attempt_of,
         "noise_seed": planned.noise_seed,
         "prompt": planned.prompt,
         "text_score": sample.text_score,

@@ -5,20 +5,23 @@ plan of millions of samples costs megabytes.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from PIL import Image
 
+from discl.attempts import Attempts
 from discl.config import RunConfig, SpectrumConfig
 from discl.data.images import open_image
 from discl.data.table import DataTable
-from discl.errors import ConfigError, DataError
+from discl.errors import DataError
+from discl.level_work import LevelWork, level_work
 from discl.prompts import Prompts, fill
-from discl.recipe import digest, sample_key, source_digests
-from discl.sizes import apply_policy, executed_steps
+from discl.recipe import digest, retry_noise_seed, sample_key
+from discl.sizes import apply_policy
+from discl.sources import Source, read_sources
 
 if TYPE_CHECKING:
     from discl.engine import Request
@@ -26,20 +29,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SMALLEST_SIDE = 8  # pixels; a latent cell of the supported models. A coarser model's engine says so by itself.
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Distinct image bytes of one class. `rows` are the table's rows that hold them, the first is opened."""
-
-    rows: tuple[int, ...]
-    digest: str
-    noise_seeds: tuple[int, ...]
+Settles = Callable[["PlannedSample"], "bool | None"]
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedSample:
-    """One image to make. `row` is the table's row to open; `source_ids` names all rows with its bytes."""
+    """One image to make. `row` is the table's row to open; `source_ids` names all rows with its bytes.
+
+    `retry` numbers the attempts at one (source, level, seed); `first` is the first of them, None for itself.
+    """
 
     key: str
     row: int
@@ -53,10 +51,16 @@ class PlannedSample:
     noise_seed: int
     prompt: str
     negative_prompt: str
+    first: "PlannedSample | None" = None
 
     @property
     def source_id(self) -> str:
         return self.source_ids[0]
+
+    @property
+    def attempt_of(self) -> str | None:
+        """The key of the first attempt, None for that itself."""
+        return self.first.key if self.first else None
 
 
 def make_plan(config: RunConfig, table: DataTable, hard_rows: np.ndarray, recipe: dict) -> "Plan":
@@ -66,55 +70,29 @@ def make_plan(config: RunConfig, table: DataTable, hard_rows: np.ndarray, recipe
     in `.quarantined`, and so are bytes that occur in two classes whose prompts do not differ.
     """
     spectrum = config.spectrum
-    check_steps(spectrum)
+    work = level_work(spectrum)
     named = tuple(table.class_names[label] for label in np.unique(table.labels[hard_rows]))
-    prompts = Prompts(spectrum.prompt, spectrum.prompts, named)
-    plan = Plan(table, spectrum, prompts, digest(recipe))
-    merged: dict[tuple[str, tuple[str, ...]], Source] = {}
-    for row in hard_rows:
-        _add(plan, merged, int(row))
-    plan.sources.extend(merged.values())
+    plan = Plan(table, spectrum, Prompts(spectrum.prompt, spectrum.prompts, named), digest(recipe), work)
+    plan.sources.extend(read_sources(table, hard_rows, spectrum.seeds, plan.same_prompt, plan.quarantine))
     return plan
-
-
-def check_steps(spectrum: SpectrumConfig) -> None:
-    highest = max(spectrum.levels)
-    if executed_steps(spectrum.steps, highest) == 0:
-        smallest = -(-100 // (100 - highest))
-        raise ConfigError(
-            f"[spectrum] levels has {highest} and steps = {spectrum.steps}: that level would run 0 steps; "
-            f"set steps = {smallest} or more, or drop the level"
-        )
-
-
-def _add(plan: "Plan", merged: dict[tuple[str, tuple[str, ...]], Source], row: int) -> None:
-    """File a row under its source. Equal bytes with equal prompts would make equal keys."""
-    try:
-        with open(plan.table.paths[row], "rb") as file:
-            source_digest, noise_seeds = source_digests(file.read(), plan.spectrum.seeds)
-    except OSError as error:
-        plan.quarantine(row, f"cannot be read: {error.strerror or error}")
-        return
-    place = (source_digest, plan.texts(row))
-    known = merged.get(place)
-    if known and plan.table.labels[known.rows[0]] != plan.table.labels[row]:
-        other = plan.table.ids[known.rows[0]]
-        plan.quarantine(row, f"the same bytes belong to another class as {other}, with the same prompt")
-        return
-    merged[place] = Source((*(known.rows if known else ()), row), source_digest, noise_seeds)
 
 
 @dataclass
 class Plan(Sequence[PlannedSample]):
-    """Samples in order: source by source, seed by seed, level by level. `requests` opens images lazily."""
+    """First attempts in order: source by source, seed by seed, level by level. `due` opens images lazily."""
 
     table: DataTable
     spectrum: SpectrumConfig
     prompts: Prompts
     recipe_digest: str
+    work: Mapping[int, LevelWork]
     sources: list[Source] = field(default_factory=list)
     quarantined: list[tuple[str, str]] = field(default_factory=list)
     _texts: dict[int, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def attempts(self) -> Attempts:
+        return Attempts(self.spectrum.best_of, self.spectrum.retries)
 
     @property
     def per_source(self) -> int:
@@ -122,10 +100,8 @@ class Plan(Sequence[PlannedSample]):
 
     @property
     def unet_evaluations(self) -> int:
-        """Network evaluations of the whole plan; text guidance other than 1 needs two per step."""
-        steps = sum(executed_steps(self.spectrum.steps, level) for level in self.spectrum.levels)
-        per_step = 1 if self.spectrum.text_guidance == 1 else 2
-        return len(self.sources) * len(self.spectrum.seeds) * steps * per_step
+        """Network evaluations of one attempt at everything."""
+        return len(self.sources) * len(self.spectrum.seeds) * sum(work.evaluations for work in self.work.values())
 
     def __len__(self) -> int:
         return len(self.sources) * self.per_source
@@ -170,6 +146,22 @@ class Plan(Sequence[PlannedSample]):
             negative_prompt=negative,
         )
 
+    def attempt(self, planned: PlannedSample, retry: int) -> PlannedSample:
+        """Attempt `retry` at what `planned` is an attempt at: another prompt where there are several, other noise."""
+        first = planned.first or planned
+        if retry == 0:
+            return first
+        prompt = self.prompts(first.class_name, first.seed, retry)
+        place = (prompt, first.negative_prompt, first.level, first.seed, retry)
+        return replace(
+            first,
+            key=sample_key(first.source_digest, self.recipe_digest, *place),
+            retry=retry,
+            noise_seed=retry_noise_seed(first.source_digest, first.seed, retry),
+            prompt=prompt,
+            first=first,
+        )
+
     def texts(self, row: int) -> tuple[str, ...]:
         """The class's prompt for every seed, then its negative prompt; computed once per class."""
         label = int(self.table.labels[row])
@@ -179,25 +171,34 @@ class Plan(Sequence[PlannedSample]):
             self._texts[label] = (*(self.prompts(name, seed) for seed in self.spectrum.seeds), negative)
         return self._texts[label]
 
+    def same_prompt(self, row: int, other: int) -> bool:
+        """Whether the rows' classes share all texts of any attempt: equal bytes would make equal keys then."""
+        if self.texts(row)[-1] != self.texts(other)[-1]:
+            return False
+        names = [self.table.class_names[self.table.labels[each]] for each in (row, other)]
+        wishes = ((seed, retry) for seed in self.spectrum.seeds for retry in range(self.attempts.most))
+        return any(self.prompts(names[0], *wish) == self.prompts(names[1], *wish) for wish in wishes)
+
     def quarantine(self, row: int, reason: str) -> None:
         path = self.table.paths[row]
         log.warning("%s: quarantined: %s", path, reason)
         self.quarantined.append((path, reason))
 
-    def requests(self, skip_keys: Collection[str] = ()) -> Iterator["Request"]:
-        """The engine's requests for what is not in `skip_keys`, in plan order."""
-        return (request for _, request in self.due(skip_keys))
+    def missing(self, planned: PlannedSample, settles: Settles) -> list[PlannedSample]:
+        """The attempts to make now at what `planned` is an attempt at, see `Attempts.due`."""
+        due = self.attempts.due(lambda retry: settles(self.attempt(planned, retry)))
+        return [self.attempt(planned, retry) for retry in due]
 
     def due(
-        self, skip_keys: Collection[str] = (), on_bad: Callable[[str, str], None] | None = None
+        self, settles: Settles, on_bad: Callable[[str, str], None] | None = None
     ) -> Iterator[tuple[PlannedSample, "Request"]]:
-        """The same with the planned sample beside its request. Each source is opened once, when it is due.
+        """Attempts to make now beside the engine's requests, in order. Each source is opened once, when it is due.
 
-        A source that cannot be decoded or is too small is quarantined, `on_bad(path, reason)` is called, its
-        samples are left out.
+        settles: what is known of a sample, as for `Attempts.due`. A source that cannot be decoded or is too small is
+        quarantined, `on_bad(path, reason)` is called, its samples are left out.
         """
         for source in self.sources:
-            missing = [planned for planned in self.samples_of(source) if planned.key not in skip_keys]
+            missing = [each for first in self.samples_of(source) for each in self.missing(first, settles)]
             if not missing:
                 continue
             try:
@@ -222,7 +223,7 @@ class Plan(Sequence[PlannedSample]):
         return image, size
 
 
-def make_request(planned: PlannedSample, image: Image.Image, size: tuple[int, int] | None) -> "Request":
+def make_request(planned: PlannedSample, image: "Image.Image | np.ndarray", size: tuple[int, int] | None) -> "Request":
     from discl.engine import Request
 
     return Request(

@@ -1,4 +1,4 @@
-"""Class names in, texts out: `{class}` templates, or sentences from a file chosen by digest (paper 1.6)."""
+"""Class names in, texts out: `{class}` templates, or sentences from a file chosen by digest (paper 1.6, 1.7)."""
 
 import json
 import re
@@ -24,10 +24,11 @@ def check_template(template: str, key: str, known: tuple[str, ...] = ("class",))
 
 
 class Prompts:
-    """The prompt of every (class, seed). One sentence serves all images and levels of a class and seed.
+    """The prompt of every (class, seed, retry). One sentence serves all images and levels of these.
 
     Without a file the template is the prompt. With a file (JSON: class name -> list of sentences) a sentence
     is chosen by digest, and the template wraps it if it holds `{sentence}`. All texts may hold `{class}`.
+    Retries take the sentences that follow in the list, so that none is tried again before all had their turn.
     """
 
     def __init__(self, template: str, file: str, class_names: tuple[str, ...]):
@@ -35,11 +36,11 @@ class Prompts:
         self.template = template
         self.sentences = read_sentences(Path(file), class_names) if file else {}
 
-    def __call__(self, class_name: str, seed: int) -> str:
+    def __call__(self, class_name: str, seed: int, retry: int = 0) -> str:
         sentences = self.sentences.get(class_name)
         if sentences is None:
             return fill(self.template, class_name)
-        sentence = sentences[choice(class_name, seed, len(sentences))]
+        sentence = sentences[(choice(class_name, seed, len(sentences)) + retry) % len(sentences)]
         wrapped = self.template.replace("{sentence}", sentence) if "{sentence}" in self.template else sentence
         return wrapped.replace("{class}", class_name)
 

@@ -63,6 +63,13 @@ def source_digests(data: bytes, seeds: tuple[int, ...]) -> tuple[str, tuple[int,
     return blake2b(data, digest_size=KEY_BYTES).hexdigest(), tuple(_noise_seed(noise, seed) for seed in seeds)
 
 
+def retry_noise_seed(source: str, seed: int, retry: int) -> int:
+    """32 bits for attempt `retry` >= 1 of (source digest, seed); attempt 0 has the source's own."""
+    salted = blake2b(bytes.fromhex(source), digest_size=4)
+    salted.update(seed.to_bytes(8, "little") + retry.to_bytes(8, "little"))
+    return int.from_bytes(salted.digest(), "big")
+
+
 def _noise_seed(source: Any, seed: int) -> int:
     salted = source.copy()
     salted.update(seed.to_bytes(8, "little"))

@@ -2,12 +2,13 @@
 
 import difflib
 import logging
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from discl.attempts import Attempts
 from discl.config import ScoreConfig
 from discl.errors import ConfigError, StoreError
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from discl.store import Store
 
 log = logging.getLogger(__name__)
+
+SINGLE = Attempts()  # one attempt per wish
 
 
 def accepts(score: ScoreConfig | None, text_score: float | None, class_name: str, level: int) -> bool:
@@ -39,8 +42,8 @@ def check_classes(score: ScoreConfig | None, class_names: Sequence[str]) -> None
 
 
 def accepted_rows(table: "pyarrow.Table", score: ScoreConfig | None) -> list[dict[str, Any]]:
-    """The rows (key, recipe, shard) of the index whose status is ok and whose score the rule accepts."""
-    names = ["key", "recipe", "shard", "status", "text_score", "class_name", "level"]
+    """The rows of the index whose status is ok and whose score the rule accepts, with what `one_of_each` asks for."""
+    names = ["key", "recipe", "shard", "status", "text_score", "class_name", "level", "retry", "attempt_of"]
     rows = table.select(names).to_pylist()
     return [
         row
@@ -49,16 +52,29 @@ def accepted_rows(table: "pyarrow.Table", score: ScoreConfig | None) -> list[dic
     ]
 
 
+def one_of_each(rows: Iterable[dict[str, Any]], attempts: Attempts) -> list[dict[str, Any]]:
+    """Accepted rows in, of every wish the one that stands for it out (see `Attempts.best`)."""
+    wishes: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        wishes[row["attempt_of"] or row["key"]].append(row)
+    return [attempts.best(accepted) for accepted in wishes.values()]
+
+
 def select_by_threshold(
-    store: "Store", score: ScoreConfig | None, keep: str, recipe: str, name: str = "default"
+    store: "Store",
+    score: ScoreConfig | None,
+    keep: str,
+    recipe: str,
+    name: str = "default",
+    attempts: Attempts = SINGLE,
 ) -> list[str]:
-    """Write the selection `name`: the accepted keys of one recipe that have an image; returns them in index order.
+    """Write the selection `name`: one accepted key of one recipe per wish; returns those with an image.
 
     Accepted rows of other recipes stay in the store but out of the selection; its rule counts them.
     Raises StoreError when accepted images were thrown away by an earlier run with a higher threshold.
     """
     accepted = accepted_rows(store.table, score)
-    rows = [row for row in accepted if row["recipe"] == recipe]
+    rows = one_of_each((row for row in accepted if row["recipe"] == recipe), attempts)
     lost = sum(row["shard"] is None for row in rows)
     if lost and keep != "scores":
         raise StoreError(
@@ -72,17 +88,21 @@ def select_by_threshold(
             name, others.total(), ", ".join(sorted(others)),
         )  # fmt: skip
     keys = [row["key"] for row in rows if row["shard"] is not None]
-    store.write_selection(name, keys, {**rule_of(score), "recipe": recipe, "left_out": dict(sorted(others.items()))})
+    store.write_selection(
+        name, keys, {**rule_of(score, attempts), "recipe": recipe, "left_out": dict(sorted(others.items()))}
+    )
     return keys
 
 
-def rule_of(score: ScoreConfig | None) -> dict[str, Any]:
+def rule_of(score: ScoreConfig | None, attempts: Attempts = SINGLE) -> dict[str, Any]:
     """The rule as JSON, as it stands beside the selection."""
+    best = {} if attempts == SINGLE else {"best_of": attempts.best_of, "retries": attempts.retries}
     if score is None:
-        return {"rule": "ok"}
+        return {"rule": "ok", **best}
     return {
         "rule": "threshold",
         "clip": score.clip,
         "prompt": score.prompt,
         "threshold": score.threshold.model_dump(mode="json"),
+        **best,
     }

@@ -8,11 +8,6 @@ from PIL import Image
 Size = tuple[int, int]
 
 
-def executed_steps(steps: int, level: int) -> int:
-    """Solver steps that a level runs: integers only, since float strength loses a step (paper 1.3)."""
-    return steps * (100 - level) // 100
-
-
 def fit_size(width: int, height: int, bound: Size) -> Size:
     """The largest size of the same aspect within `bound`; small images grow to it."""
     scale = min(bound[0] / width, bound[1] / height)

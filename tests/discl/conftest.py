@@ -14,3 +14,9 @@ def tiny_models(tmp_path_factory) -> Path:
     tiny_sd(folder / "sd")
     tiny_clip(folder / "clip")
     return folder
+
+
+@pytest.fixture
+def fake_weights(monkeypatch):
+    """The weights of a CLIP that no engine loads are those that the fake engine has."""
+    monkeypatch.setattr("discl.judge.clip_digest", lambda name: "5" * 32)

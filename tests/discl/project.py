@@ -1,6 +1,7 @@
 """A small project on disk (images in class folders, a config) and an engine that needs no network."""
 
 import hashlib
+import json
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,8 @@ from PIL import Image
 
 from discl.config import RunConfig, load_config
 from discl.engine import Sample
+from discl.generation import generate
+from discl.store import Store
 
 CLASSES = {"red fox": 3, "käfer": 2, "common": 6}
 CONFIG = """
@@ -74,7 +77,11 @@ class FakeEngine:
     def run(self, requests):
         held = None
         for request in requests:
-            if held is not None:
+            if request is None:
+                assert held is not None, "the feed waits although nothing is under way"
+                yield self.sample(held)
+                held = None
+            elif held is not None:
                 yield self.sample(request)
                 yield self.sample(held)
                 held = None
@@ -97,3 +104,24 @@ class FakeEngine:
 
 def loaded(file: Path, *overrides: str) -> RunConfig:
     return load_config(file, overrides)
+
+
+def fake(file: Path, *overrides: str, on_event=None, make=FakeEngine) -> Store:
+    return generate(loaded(file, *overrides), on_event, make=make)
+
+
+def without_score(file: Path) -> Path:
+    """The same project's config without [score]."""
+    text = file.read_text()
+    other = file.with_name("unscored.toml")
+    other.write_text(text[: text.index("[score]")] + text[text.index("[engine]") :])
+    return other
+
+
+def runs(store: Store) -> list[dict]:
+    """The records of a store's runs, oldest first."""
+    return [json.loads(path.read_text()) for path in sorted((Path(store.path) / "runs").glob("*.json"))]
+
+
+def no_engine(config, slots):
+    raise AssertionError("the engine was loaded although nothing is missing")

@@ -146,7 +146,7 @@ def test_an_empty_class_folder_is_named(file, capfd):
         ("data.root=nowhere", "nowhere"),
         ("score.clip=nowhere", "nowhere"),
         ("score.threshold={foks = 0.2}", "class 'foks'"),
-        ("spectrum.levels=[99]", "steps = 100 or more"),
+        ("spectrum.levels=[99]", "at least steps=100,"),
         ("spectrum.prompt=a {klass}", "{class}"),
         ("store.path=run.toml/store", "run.toml"),
         ("store.path=/proc/discl", "/proc/discl"),

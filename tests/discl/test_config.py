@@ -38,8 +38,8 @@ prompts = "prompts.json"
 negative_prompt = "not {class}"
 size = [64, 48]
 size_policy = "crop"
-retries = 0
-best_of = 1
+retries = 2
+best_of = 3
 fill = "none"
 upscale = 1
 [score]
@@ -251,7 +251,7 @@ def test_a_bad_value_is_named_with_its_remedy(text, parts):
     "override",
     [
         "model.backend=onnx", "model.exported=engines", 'model.loras=["a"]', "model.revision=main",
-        "spectrum.mode=few-step", "spectrum.size_policy=bucket", "spectrum.retries=1", "spectrum.best_of=2",
+        "spectrum.mode=few-step", "spectrum.size_policy=bucket",
         "spectrum.fill=1300", "spectrum.upscale=2", "spectrum.solver=lcm", "engine.early_rejection=true",
         "budget.usd=5.0", "budget.hours=1.0", "train.loss=flyp",
     ],

@@ -1,52 +1,26 @@
 """generate(): what ends up in the store, what is skipped, what stops a run and what a stop leaves behind."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from discl.data import load_data
-from discl.errors import RunFailed, StoreError
+from discl.errors import StoreError
 from discl.generation import generate
 from discl.hard import select_hard
 from discl.plan import make_plan
 from discl.recipe import make_recipe
 from discl.store import Store, verify
-from tests.discl.project import FakeEngine, contents, loaded, make_project
+from tests.discl.project import FakeEngine, contents, fake, loaded, make_project, no_engine, runs, without_score
 
+pytestmark = pytest.mark.usefixtures("fake_weights")
 PLANNED = 5 * 2 * 2
 
 
 @pytest.fixture
 def file(tmp_path, tiny_models) -> Path:
     return make_project(tmp_path, tiny_models)
-
-
-def fake(file: Path, *overrides: str, on_event=None, make=FakeEngine) -> Store:
-    return generate(loaded(file, *overrides), on_event, make=make)
-
-
-@pytest.fixture(autouse=True)
-def fake_weights(monkeypatch):
-    """The weights of a CLIP that no engine loads are those that the fake engine has."""
-    monkeypatch.setattr("discl.judge.clip_digest", lambda name: "5" * 32)
-
-
-def without_score(file: Path) -> Path:
-    """The same project's config without [score]."""
-    text = file.read_text()
-    other = file.with_name("unscored.toml")
-    other.write_text(text[: text.index("[score]")] + text[text.index("[engine]") :])
-    return other
-
-
-def runs(store: Store) -> list[dict]:
-    return [json.loads(path.read_text()) for path in sorted((Path(store.path) / "runs").glob("*.json"))]
-
-
-def no_engine(config, slots):
-    raise AssertionError("the engine was loaded although nothing is missing")
 
 
 def test_every_planned_sample_has_a_row_that_says_what_was_planned(file):
@@ -186,62 +160,6 @@ def test_a_resumed_run_keeps_its_slots(file):
     assert asked == ["auto", 5, 7]
 
 
-class OtherWeights(FakeEngine):
-    def __init__(self, config, slots):
-        super().__init__(config, slots)
-        self.scorer.digest = "6" * 32
-
-
-@pytest.mark.parametrize("recipe", ["spectrum.steps=4", "spectrum.steps=6"])
-def test_another_prompt_or_other_weights_in_the_same_column_are_refused(file, recipe):
-    before = contents(fake(file))
-    with pytest.raises(StoreError, match="were scored with"):
-        fake(file, recipe, "score.prompt=the {class}", make=no_engine)
-    with pytest.raises(StoreError, match="were scored with"):
-        fake(file, recipe, "spectrum.seeds=3", make=OtherWeights)
-    assert contents(Store(loaded(file).store.path)) == before
-
-
-@pytest.mark.parametrize("recipe", ["spectrum.steps=4", "spectrum.steps=6"])
-def test_another_clip_is_refused_before_the_engine_is_loaded(file, monkeypatch, recipe):
-    rule = fake(file).selection_rule("default")
-    monkeypatch.setattr("discl.judge.clip_digest", lambda name: "6" * 32)
-    with pytest.raises(StoreError, match=r"were scored with .*clip .*now \[score\] is .*other"):
-        fake(file, recipe, "score.clip=other", make=no_engine)
-    assert Store(loaded(file).store.path).selection_rule("default") == rule
-
-
-def test_weights_that_changed_under_their_name_are_noticed_although_nothing_is_missing(file, monkeypatch):
-    fake(file)
-    monkeypatch.setattr("discl.judge.clip_digest", lambda name: "6" * 32)
-    with pytest.raises(StoreError, match=r"weights 55555555.*weights 66666666"):
-        fake(file, make=no_engine)
-
-
-def test_a_clip_that_moved_is_the_same_judge(file):
-    before = contents(fake(file))
-    assert contents(fake(file, "score.clip=elsewhere", make=no_engine)) == before
-
-
-@pytest.mark.parametrize("recipe", ["spectrum.steps=4", "spectrum.steps=6"])
-def test_scored_and_unscored_images_do_not_share_a_store(file, recipe):
-    unscored = without_score(file)
-    for first, second, folder in ((file, unscored, "one"), (unscored, file, "two")):
-        fake(first, f"store.path={folder}")
-        with pytest.raises(StoreError, match="no scorer"):
-            fake(second, f"store.path={folder}", recipe, make=no_engine)
-
-
-def test_a_run_that_made_nothing_does_not_bind_the_store(file):
-    class Idle(OtherWeights):
-        def run(self, requests):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fake(file, make=Idle)
-    assert len(fake(file)) == PLANNED
-
-
 def test_another_recipe_is_added_and_the_selection_is_the_configs_own(file, caplog):
     first = fake(file)
     kept = set(first.selection("default"))
@@ -280,49 +198,6 @@ def test_a_lower_threshold_after_images_were_thrown_away_is_refused(file):
         fake(file, "store.keep=accepted", "score.threshold=0.2", make=no_engine)
 
 
-def damage(file: Path) -> Path:
-    """Damage in the middle of a picture whose end is sound: it shows when the picture is decoded."""
-    picture = file.parent / "data" / "red fox" / "1.png"
-    data = picture.read_bytes()
-    picture.write_bytes(data[:200] + bytes(100) + data[300:])
-    return picture
-
-
-def test_a_damaged_picture_is_quarantined_and_the_run_goes_on(file):
-    picture, events = damage(file), []
-    for _ in range(2):
-        store = fake(file, on_event=events.append)
-    assert len(store) == PLANNED - 4
-    lines = (Path(store.path) / "quarantine.jsonl").read_text().splitlines()
-    assert [json.loads(line)["path"] for line in lines] == [str(picture)]
-    assert {event["path"] for event in events if event["event"] == "quarantined"} == {str(picture)}
-    assert runs(store)[0]["counts"]["quarantined"] == 1
-
-
-def test_too_many_damaged_pictures_stop_the_run_and_leave_it_resumable(file):
-    damage(file)
-    with pytest.raises(RunFailed, match="1 of 11 images") as caught:
-        fake(file, "data.max_bad_share=0.05")
-    assert caught.value.exit_code == 1
-    store = Store(loaded(file).store.path)
-    assert verify(store.path) == []
-    assert len(fake(file)) == PLANNED - 4
-
-
-def test_the_share_of_bad_pictures_is_of_all_images_not_of_the_hard_ones(file):
-    damage(file)  # 1 of 5 hard images, 1 of 11 in all
-    assert len(fake(file, "data.max_bad_share=0.1")) == PLANNED - 4
-
-
-def test_bad_pictures_found_at_loading_and_later_are_counted_together(file):
-    later, first = damage(file), file.parent / "data" / "common" / "0.png"
-    first.write_bytes(b"no picture")
-    with pytest.raises(RunFailed, match="2 of 11 images"):
-        fake(file, "data.max_bad_share=0.1")
-    lines = (file.parent / "store" / "quarantine.jsonl").read_text().splitlines()
-    assert {json.loads(line)["path"] for line in lines} == {str(first), str(later)}
-
-
 def test_user_columns_pass_through(file, tmp_path):
     rows = [f"data/red fox/{i}.png,0,red fox,CC0,{1.5 * i}" for i in range(3)]
     (tmp_path / "table.csv").write_text("\n".join(["path,label,class_name,license,latitude", *rows]))
@@ -343,14 +218,3 @@ def test_the_real_engine_fills_the_store(file):
     table = load_data(config.data)
     plan = make_plan(config, table, select_hard(config.hard, table), make_recipe(config))
     assert run["unet_evaluations"] == plan.unet_evaluations
-
-
-def test_a_record_that_is_gone_is_told_and_a_damaged_one_refused(file, caplog):
-    store = fake(file)
-    (record,) = (Path(store.path) / "runs").glob("*.json")
-    record.write_text("{")
-    with pytest.raises(StoreError, match="cannot be read"):
-        fake(file, make=no_engine)
-    record.unlink()
-    fake(file, make=no_engine)
-    assert "unknown which CLIP scored its images" in caplog.text

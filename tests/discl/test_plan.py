@@ -9,10 +9,11 @@ from PIL import Image
 
 from discl.config import parse_config
 from discl.data import DataTable
-from discl.errors import ConfigError
+from discl.engine.noise_schedule import executed_steps
+from discl.errors import ConfigError, DisclError
 from discl.plan import make_plan
 from discl.recipe import recipe_of
-from discl.sizes import apply_policy, centre_crop, executed_steps, fit_size
+from discl.sizes import apply_policy, centre_crop, fit_size
 
 CONFIG = """
 [data]
@@ -49,6 +50,11 @@ def table(tmp_path) -> DataTable:
 def plan_of(table, *overrides, rows=(0, 1, 2, 3, 4)):
     config = parse_config(CONFIG, Path("/here"), "run.toml", overrides)
     return make_plan(config, table, np.array(rows), recipe_of(config, "0" * 32))
+
+
+def known(keys=frozenset()):
+    """What a store with these keys tells of a sample."""
+    return lambda sample: sample.key in keys or None
 
 
 def test_counts_and_uniqueness(table):
@@ -109,8 +115,9 @@ def test_evaluations_are_counted_in_whole_steps(table):
 @pytest.mark.parametrize(("levels", "steps", "smallest"), [([0, 90], 9, 10), ([99], 50, 100), ([67], 3, 4)])
 def test_zero_steps_names_the_smallest_number(table, levels, steps, smallest):
     assert executed_steps(smallest, max(levels)) == 1
-    assert executed_steps(smallest - 1, max(levels)) == 0
-    with pytest.raises(ConfigError, match=f"steps = {smallest} or more"):
+    with pytest.raises(DisclError):
+        executed_steps(smallest - 1, max(levels))
+    with pytest.raises(ConfigError, match=rf"^\[spectrum\] steps={steps} .*at least steps={smallest},"):
         plan_of(table, f"spectrum.levels={levels}", f"spectrum.steps={steps}")
 
 
@@ -118,17 +125,17 @@ def test_each_source_is_opened_once_when_it_is_due(table, monkeypatch):
     opened = []
     monkeypatch.setattr("discl.plan.open_image", lambda path: opened.append(path) or Image.new("RGB", (8, 8)))
     plan = plan_of(table)
-    requests = plan.requests(skip_keys={sample.key for sample in plan[:6]})
+    due = plan.due(known({sample.key for sample in plan[:6]}))
     assert opened == []
-    assert next(requests).key == plan[6].key
+    assert next(due)[1].key == plan[6].key
     assert len(opened) == 1
-    assert [request.key for request in requests] == [sample.key for sample in plan[7:]]
+    assert [request.key for _, request in due] == [sample.key for sample in plan[7:]]
     assert opened == [table.paths[1], table.paths[4]]
 
 
 def test_requests_say_what_was_planned(table):
     plan = plan_of(table, "spectrum.negative_prompt=no {class}")
-    for sample, request in plan.due():
+    for sample, request in plan.due(known()):
         for name in ("key", "prompt", "negative_prompt", "level", "noise_seed", "class_name", "source_id"):
             assert getattr(request, name) == getattr(sample, name)
         assert request.negative_prompt == f"no {sample.class_name}"
@@ -138,7 +145,7 @@ def test_a_damaged_source_is_reported_and_left_out(table):
     data = Path(table.paths[1]).read_bytes()
     Path(table.paths[1]).write_bytes(data[:40] + bytes(20) + data[60:])
     plan, bad = plan_of(table), []
-    made = [planned.source_id for planned, _ in plan.due(on_bad=lambda path, reason: bad.append(path))]
+    made = [planned.source_id for planned, _ in plan.due(known(), on_bad=lambda path, reason: bad.append(path))]
     assert bad == [table.paths[1]]
     assert set(made) == {"id0", "id4"}
 

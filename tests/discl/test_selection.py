@@ -30,6 +30,8 @@ def index(seed: int = 0, count: int = 400) -> pa.Table:
             "text_score": pa.array(np.where(status == "ok", scores, np.nan), pa.float32(), from_pandas=True),
             "class_name": random.choice(["owl", "fox"], count).tolist(),
             "level": pa.array(random.choice([0, 30], count), pa.int32()),
+            "retry": pa.array([0] * count, pa.int32()),
+            "attempt_of": pa.array([None] * count, pa.string()),
         }
     )
 

@@ -10,7 +10,7 @@ from discl.data import load_data
 from discl.hard import select_hard
 from discl.plan import Plan, make_plan
 from discl.recipe import make_recipe, recipe_of
-from discl.sizes import executed_steps, fit_size
+from discl.sizes import fit_size
 
 BYTES_PER_PIXEL = {"jpg": 0.5, "png": 1.8, "webp": 0.3}  # photographs at quality 95; a rough guide
 SIZED_SOURCES = 64
@@ -38,11 +38,9 @@ def summarise(config: RunConfig) -> str:
 
 def _levels(config: RunConfig, plan: Plan) -> list[str]:
     images = len(plan.sources) * len(config.spectrum.seeds)
-    per_step = 1 if config.spectrum.text_guidance == 1 else 2
     lines = [f"{'level':>5} {'steps':>6} {'images':>12} {'evaluations':>14}"]
-    for level in config.spectrum.levels:
-        steps = executed_steps(config.spectrum.steps, level)
-        lines.append(f"{level:5d} {steps:6d} {images:12,d} {images * steps * per_step:14,d}")
+    for level, work in plan.work.items():
+        lines.append(f"{level:5d} {work.steps:6d} {images:12,d} {images * work.evaluations:14,d}")
     return lines
 
 

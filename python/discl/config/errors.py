@@ -23,8 +23,6 @@ UNAVAILABLE = MappingProxyType(
         ("spectrum", "solver"): ("auto", "ddim", "euler"),
         ("spectrum", "mode"): ("exact",),
         ("spectrum", "size_policy"): ("fit", "crop", "stretch"),
-        ("spectrum", "retries"): (0,),
-        ("spectrum", "best_of"): (1,),
         ("spectrum", "fill"): ("none",),
         ("spectrum", "upscale"): (1,),
         ("engine", "early_rejection"): (False,),

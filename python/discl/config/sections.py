@@ -105,8 +105,8 @@ class SpectrumConfig(Section):
     negative_prompt: str = ""
     size: Size | None = None
     size_policy: Literal["fit", "crop", "bucket", "stretch"] = "fit"
-    retries: Count = 0
-    best_of: Positive = 1
+    retries: Annotated[int, Field(ge=0, le=1000)] = 0
+    best_of: Annotated[int, Field(ge=1, le=1000)] = 1
     fill: str | int = "none"
     upscale: Positive = 1
 
@@ -241,3 +241,9 @@ class RunConfig(Section):
     budget: BudgetConfig = BudgetConfig()
     curriculum: CurriculumConfig = CurriculumConfig()
     train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _best_by_score(self) -> "RunConfig":
+        if self.spectrum.best_of > 1 and self.score is None:
+            raise ValueError(f"[spectrum] best_of = {self.spectrum.best_of} needs [score], which tells the best")
+        return self

@@ -28,6 +28,7 @@ ROW_SCHEMA = pa.schema(
         ("level", pa.int32()),
         ("seed", pa.int64()),
         ("retry", pa.int32()),
+        ("attempt_of", pa.string()),
         ("noise_seed", pa.int64()),
         ("prompt", pa.string()),
         ("text_score", pa.float32()),
@@ -38,12 +39,13 @@ ROW_SCHEMA = pa.schema(
         ("control", pa.bool_()),
         ("width", pa.int32()),
         ("height", pa.int32()),
+        ("size_policy", pa.string()),
     ]
 )
 PLACE_SCHEMA = pa.schema(
     [("shard", pa.int32()), ("offset", pa.int64()), ("length", pa.int64()), ("crc32c", pa.uint32())]
 )
-SCHEMA = pa.schema([*list(ROW_SCHEMA)[:-2], *PLACE_SCHEMA, *list(ROW_SCHEMA)[-2:]])
+SCHEMA = pa.schema([*list(ROW_SCHEMA)[:-3], *PLACE_SCHEMA, *list(ROW_SCHEMA)[-3:]])
 
 # Who made a sample and when is no property of the sample: the tar's bytes depend on the key alone.
 NOT_IN_TAR = ("run_id", "created_at")

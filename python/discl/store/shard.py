@@ -66,6 +66,10 @@ class OpenShard:
         self._width = vector.size
         return vector
 
+    def rows(self) -> Iterator[dict]:
+        """Every row so far, in the order of appending."""
+        return (json.loads(row) for row, _, _ in self._writer.records())
+
     def sync(self) -> None:
         self._writer.sync()
 

@@ -83,6 +83,10 @@ class StoreWriter:
             self.keys.update(self._shard.recovered)
             log.info("recovered %d samples of unsealed shard %06d", self._shard.samples, number)
 
+    def unsealed_rows(self) -> list[dict]:
+        """The rows that no sealed shard has yet: what a killed writer left, and what was appended since."""
+        return [] if self._shard is None else list(self._shard.rows())
+
     def append(self, row: dict, image: bytes | None, extension: str, embedding: np.ndarray | None) -> None:
         """Add one sample. `row`: the index columns but shard, offset, length, crc32c; all but key may lack.
 

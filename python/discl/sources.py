@@ -1,0 +1,82 @@
+"""Rows of the data table in, distinct sources out: each file is read once, by several threads, in order."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from discl.data.table import DataTable
+from discl.recipe import source_digests
+
+READERS = 8  # files whose bytes are in memory at a time: hashing lets go of the GIL
+AHEAD = 8 * READERS
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Distinct image bytes of one class. `rows` are the table's rows that hold them, the first is opened."""
+
+    rows: tuple[int, ...]
+    digest: str
+    noise_seeds: tuple[int, ...]
+
+
+def read_sources(
+    table: DataTable,
+    rows: Iterable[int],
+    seeds: tuple[int, ...],
+    clash: Callable[[int, int], bool],
+    on_bad: Callable[[int, str], None],
+) -> list[Source]:
+    """The sources of `rows` in the order of their first row; equal bytes of a class are one source.
+
+    clash(row, other): whether two classes would ask for the same image of the same bytes; the later row is bad then.
+    on_bad(row, reason): for those and for files that cannot be read.
+    """
+    merged: dict[tuple[str, int], Source] = {}
+    same_bytes: dict[str, list[int]] = {}  # digest -> the first row of every class that has these bytes
+    for row, found in _in_order(partial(_read, table, seeds), rows):
+        if isinstance(found, str):
+            on_bad(row, found)
+            continue
+        label = int(table.labels[row])
+        known = merged.get((found.digest, label))
+        if known:
+            merged[found.digest, label] = Source((*known.rows, row), found.digest, found.noise_seeds)
+            continue
+        firsts = same_bytes.setdefault(found.digest, [])
+        other = next((first for first in firsts if clash(row, first)), None)
+        if other is not None:
+            on_bad(row, f"the same bytes belong to another class as {table.ids[other]}, with the same prompt")
+            continue
+        firsts.append(row)
+        merged[found.digest, label] = found
+    return list(merged.values())
+
+
+def _read(table: DataTable, seeds: tuple[int, ...], row: int) -> Source | str:
+    """The row's own source, or why its file cannot be read."""
+    try:
+        with open(table.paths[row], "rb") as file:
+            return Source((row,), *source_digests(file.read(), seeds))
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+
+
+def _in_order(read: Callable[[int], Source | str], rows: Iterable[int]) -> Iterator[tuple[int, Source | str]]:
+    """(row, read(row)) for every row; at most AHEAD are read ahead of the caller."""
+    with ThreadPoolExecutor(READERS) as pool:
+        waiting: deque[tuple[int, Future]] = deque()
+        try:
+            for row in map(int, rows):
+                waiting.append((row, pool.submit(read, row)))
+                if len(waiting) >= AHEAD:
+                    first, result = waiting.popleft()
+                    yield first, result.result()
+            while waiting:
+                first, result = waiting.popleft()
+                yield first, result.result()
+        finally:
+            for _, result in waiting:
+                result.cancel()
