@@ -16,10 +16,10 @@ class Trajectory:
     """The K steps of one level, noisiest first.
 
     rows    [K, 12] float32  timestep, factor on the network's input, then the ten columns of `guided_step`
-    signal, sigma            the start is signal * clean latent + sigma * noise (paper 1.2); signal 0: no source at all
+    signal, sigma            the start is signal * clean latent + sigma * noise (paper 1.2)
     draws   [K] bool         whether a step draws normal noise from the request's generator (column 8 scales it)
 
-    The generator draws the posterior sample (not when signal is 0), the start's noise, then the steps' noise in order.
+    The generator draws the posterior sample (not in mode pure-noise), the start's noise, then the steps' in order.
     """
 
     rows: np.ndarray

@@ -7,20 +7,31 @@ import logging
 
 from discl.engine.solvers.base import MODES, Solver
 from discl.engine.solvers.ddim import Ddim
+from discl.engine.solvers.dpmpp_2m import DpmSolverPlusPlus2M
 from discl.engine.solvers.euler import Euler
+from discl.engine.solvers.euler_ancestral import EulerAncestral
+from discl.engine.solvers.lcm import Lcm
 from discl.errors import ModelError
 
 __all__ = ["MODES", "SOLVERS", "Solver", "build_solver", "choose_solver"]
 
 log = logging.getLogger(__name__)
 
-SOLVERS: dict[str, type[Solver]] = {solver.name: solver for solver in (Ddim, Euler)}
+SOLVERS: dict[str, type[Solver]] = {
+    solver.name: solver for solver in (Ddim, Euler, EulerAncestral, DpmSolverPlusPlus2M, Lcm)
+}
 NATIVE = {solver.scheduler_class.__name__: name for name, solver in SOLVERS.items()}
 # Which of ours walks the same kind of grid as a pipeline's own scheduler that has no twin here.
 NEAREST = {
-    "EulerAncestralDiscreteScheduler": "euler",
     "HeunDiscreteScheduler": "euler",
     "LMSDiscreteScheduler": "euler",
+    "KDPM2DiscreteScheduler": "euler",
+    "KDPM2AncestralDiscreteScheduler": "euler-ancestral",
+    "DPMSolverSinglestepScheduler": "dpmpp-2m",
+    "DPMSolverSDEScheduler": "dpmpp-2m",
+    "DEISMultistepScheduler": "dpmpp-2m",
+    "UniPCMultistepScheduler": "dpmpp-2m",
+    "TCDScheduler": "lcm",
 }
 
 

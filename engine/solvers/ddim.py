@@ -1,5 +1,7 @@
 """DDIM with eta 0 (Song et al. 2020, equation 12)."""
 
+from types import MappingProxyType
+
 import numpy as np
 from diffusers import DDIMScheduler
 
@@ -11,7 +13,7 @@ from discl.engine.solvers.prediction import table, variance_preserving
 class Ddim(Solver):
     name = "ddim"
     scheduler_class = DDIMScheduler
-    supported = {"thresholding": (False,)}  # noqa: RUF012
+    supported = MappingProxyType({"thresholding": (False,)})
 
     def walk(self, scheduler: DDIMScheduler, start: int) -> Trajectory:
         config = scheduler.config
