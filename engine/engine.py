@@ -49,6 +49,15 @@ class Engine:
         self.guidance_interval = guidance_interval
         self.solver = build_solver(solver, model.scheduler_class, model.scheduler_config, steps, mode)
         self.stats = Stats(device_clock=device.type == "cuda")
+        self.preparation = Preparation(
+            self.networks,
+            self.solver,
+            self.stats,
+            device,
+            text_guidance,
+            guidance_interval,
+            model.scheduler_config.get("num_train_timesteps", 1000),
+        )
         self._compiled = backend == "torch-compile"
         self._capacity = Capacity(slots)
         self._networks: dict[torch.dtype, Networks] = {}
@@ -156,19 +165,10 @@ class Engine:
         return self._networks[dtype]
 
     def _loop(self, requests: Iterable[Request | None]) -> Loop:
-        prepare = Preparation(
-            self.networks,
-            self.solver,
-            self.stats,
-            self.device,
-            self.text_guidance,
-            self.guidance_interval,
-            self.model.scheduler_config.get("num_train_timesteps", 1000),
-        )
-        finisher = Finisher(self.networks, self.scorer, self._score_text, self.stats, self._capacity, self._stream)
+        finisher = Finisher(self.networks, self.scorer, self.judged, self.stats, self._capacity, self._stream)
         return Loop(
             requests,
-            prepare,
+            self.preparation,
             finisher,
             self._capacity,
             self.stats,
@@ -204,8 +204,8 @@ class Engine:
         for networks in self._networks.values():
             networks.autoencoder.batch = micro_batch(self._capacity.slots)
 
-    def _score_text(self, request: Request) -> str:
-        """score_text, else score_prompt with the class name, else the prompt."""
+    def judged(self, request: Request) -> str:
+        """What a request's image is scored against: score_text, else score_prompt with the class name, else prompt."""
         if request.score_text is not None:
             return request.score_text
         if self.score_prompt is not None:

@@ -37,12 +37,13 @@ def lost_device(error: BaseException) -> RunFailed:
 
 @dataclass
 class Capacity:
-    """How many slots fit the device: halved when memory runs out, doubled with growing patience afterwards."""
+    """How many slots fit the device: halved when memory runs out, doubled after a while; after longer if that fails."""
 
     asked: int
     slots: int = 0
     patience: int = FIRST_PATIENCE
     quiet: int = 0  # steps since the slots last changed
+    grown: bool = False  # whether they last grew
 
     def __post_init__(self):
         self.slots = self.slots or self.asked
@@ -52,9 +53,9 @@ class Capacity:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if self.slots == 1:
             raise RunFailed(f"one slot alone does not fit the memory ({line}): use a smaller size, model or dtype")
-        if self.slots < self.asked:
+        if self.grown:
             self.patience *= 2
-        self.slots, self.quiet = (self.slots + 1) // 2, 0
+        self.slots, self.quiet, self.grown = (self.slots + 1) // 2, 0, False
         log.warning("out of memory: going on with %d slots instead of %d (%s)", self.slots, self.asked, line)
 
     def step(self) -> bool:
@@ -63,5 +64,5 @@ class Capacity:
         return self.slots < self.asked and self.quiet >= self.patience
 
     def grow(self) -> None:
-        self.slots, self.quiet = min(2 * self.slots, self.asked), 0
+        self.slots, self.quiet, self.grown = min(2 * self.slots, self.asked), 0, True
         log.info("memory was enough for a while: trying %d slots", self.slots)
