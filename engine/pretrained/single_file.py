@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
+from diffusers.loaders.single_file_utils import SingleFileComponentError
 
 from discl.engine.pretrained.files import ModelFiles, first_line
 from discl.engine.pretrained.modules import UNLOADABLE, quiet, switches
@@ -20,7 +21,7 @@ def load_single_file(files: ModelFiles, pipeline: Any, dtypes: dict[str, torch.d
         with quiet():
             vae = AutoencoderKL.from_single_file(file, subfolder="vae", torch_dtype=dtypes["vae"], **source)
             pipe = pipeline.from_single_file(file, vae=vae, torch_dtype=dtypes["unet"], **switches(pipeline), **source)
-    except UNLOADABLE as error:
+    except (*UNLOADABLE, SingleFileComponentError) as error:
         raise ModelError(
             f"model {file} cannot be loaded as {files.folder} describes it: {first_line(error)}"
         ) from error
