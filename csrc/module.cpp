@@ -7,7 +7,6 @@
 
 #include "bind.h"
 #include "crc32c.h"
-#include "shard_reader.h"
 #include "shard_writer.h"
 
 namespace py = pybind11;
@@ -47,26 +46,6 @@ static py::list record_list(ShardWriter& writer) {
     return out;
 }
 
-static py::bytes read_bytes(const ShardReader& reader, uint64_t offset, uint64_t length, uint32_t crc) {
-    reader.check_bounds(offset, length);
-    py::bytes out(nullptr, length);
-    char* data = PyBytes_AS_STRING(out.ptr());
-    const py::gil_scoped_release release;
-    reader.read(offset, data, length, crc);
-    return out;
-}
-
-static py::list member_list(const ShardReader& reader) {
-    std::vector<Member> found;
-    {
-        const py::gil_scoped_release release;
-        found = reader.members();
-    }
-    py::list out;
-    for (const Member& member : found) out.append(py::make_tuple(member.name, member.offset, member.length));
-    return out;
-}
-
 static void raise_as_os_error(std::exception_ptr pointer) {
     try {
         if (pointer) std::rethrow_exception(pointer);
@@ -94,9 +73,5 @@ PYBIND11_MODULE(_C, module) {
         .def("finish", &ShardWriter::finish, unlocked)
         .def_property_readonly("samples", &ShardWriter::samples)
         .def_property_readonly("written_bytes", &ShardWriter::written_bytes);
-    py::class_<ShardReader>(module, "ShardReader")
-        .def(py::init<std::string>(), py::arg("path"), unlocked)
-        .def("read", &read_bytes, py::arg("offset"), py::arg("length"), py::arg("crc"))
-        .def("members", &member_list)
-        .def_property_readonly("size", &ShardReader::size);
+    bind_reader(module);
 }

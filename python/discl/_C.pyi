@@ -90,3 +90,48 @@ class ShardReader:
 
     @property
     def size(self) -> int: ...
+
+class BatchReader:
+    """Reads batches of encoded images on `threads` threads, in the order in which they are submitted.
+
+    Shards stay open, one descriptor each, the `open_files` most recently used. After a fork the child must make its
+    own (RuntimeError), and does not wait for this one.
+    """
+
+    def __init__(self, threads: int, open_files: int = 256) -> None: ...
+    def submit(
+        self,
+        files: Sequence[str | bytes],
+        which: NDArray[np.integer],
+        offsets: NDArray[np.integer],
+        lengths: NDArray[np.integer],
+        crcs: NDArray[np.integer],
+    ) -> Batch:
+        """Start to read image i, `lengths[i]` bytes of files[which[i]] from `offsets[i]` with this CRC32C; a length
+        of -1 is the whole file, unchecked. Returns at once. IndexError for a file that is not among `files`."""
+
+class Batch:
+    """Images that are being read. Every method but `len` waits until all are there, without the GIL.
+
+    The views of `images` share the batch's memory: it is used again, for a later batch, when the batch and all of its
+    views are gone. Nothing is overwritten before.
+    """
+
+    def __len__(self) -> int: ...
+    def images(self) -> list[NDArray[np.uint8] | None]:
+        """Read-only views of the encoded bytes; None for an image that could not be read."""
+
+    def errors(self) -> dict[int, str]:
+        """Why, by place in the batch."""
+
+    @property
+    def plain(self) -> NDArray[np.bool_]:
+        """JPEG, PNG or WebP that all decoders show alike; see `image_header`."""
+
+    @property
+    def sizes(self) -> NDArray[np.uint32]:
+        """[n, 2]: width and height as the header says; 0, 0 where it is not understood."""
+
+def image_header(data: bytes) -> tuple[int, int, bool]:
+    """(width, height, plain) of an encoded image. Plain: 8 bits, grey or RGB, opaque, upright whatever EXIF and XMP
+    say, at most 16384 a side and 64 megapixels. What is damaged or not understood is not plain."""

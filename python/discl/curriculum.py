@@ -1,7 +1,7 @@
 """A dataset, a policy and an epoch become pools with quotas: what an epoch is drawn from (paper 3)."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -10,6 +10,7 @@ from math import ceil, floor
 import numpy as np
 
 from discl.errors import ConfigError
+from discl.groups import CHUNK, Groups, Rows
 from discl.policies import POLICIES, Stage
 
 log = logging.getLogger(__name__)
@@ -19,11 +20,12 @@ NATURAL = "none"  # real images in their own distribution, as many per epoch as 
 
 @dataclass(frozen=True)
 class Pool:
-    """`quota` draws from `ids` (int64 rows of the dataset): all different while quota <= len(ids)."""
+    """`quota` draws from `ids`: all different while quota <= len(ids), or in proportion to `weights`, by row."""
 
     name: str
-    ids: np.ndarray
+    ids: Rows
     quota: int
+    weights: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,10 @@ class Curriculum:
                 f"curriculum.policy = {config.policy!r}; expected one of {', '.join([*POLICIES, NATURAL])}"
             )
         self.dataset, self.config, self.seed = dataset, config, seed
-        found = np.unique(dataset.levels[dataset.is_synth]).tolist()
-        self.levels = tuple(sorted(found if levels is None else levels))
-        if not found and config.policy not in (NATURAL, "real-only"):
+        self.classes = len(dataset.class_names)
+        self.found = _distinct(dataset.levels[dataset.n_real :])
+        self.levels = tuple(sorted(self.found if levels is None else levels))
+        if not self.found and config.policy not in (NATURAL, "real-only"):
             raise ConfigError(
                 f"curriculum.policy = {config.policy!r} needs accepted synthetic images and there are none; "
                 "generate, lower score.threshold, or use policy 'real-only'"
@@ -93,12 +96,29 @@ class Curriculum:
             )
 
     @cached_property
-    def tail(self) -> np.ndarray:
-        return np.flatnonzero(self.dataset.tail).astype(np.int64)
+    def real(self) -> Groups:
+        """Real rows: the rest by class, then the tail by class."""
+        dataset, classes = self.dataset, self.classes
+        return Groups(lambda a, b: dataset.labels[a:b] + dataset.tail[a:b] * classes, dataset.n_real, 2 * classes)
 
     @cached_property
-    def nontail(self) -> np.ndarray:
-        return np.flatnonzero(~self.dataset.is_synth & ~self.dataset.tail).astype(np.int64)
+    def synthetic(self) -> Groups:
+        """Synthetic rows by level, then by class."""
+        dataset, classes, first = self.dataset, self.classes, self.dataset.n_real
+        place = np.zeros(max([*self.found, 0]) + 1, np.int64)
+        place[self.found] = np.arange(len(self.found)) * classes
+        return Groups(
+            lambda a, b: place[dataset.levels[first + a : first + b]] + dataset.labels[first + a : first + b],
+            len(dataset.labels) - first, len(self.found) * classes, first,
+        )  # fmt: skip
+
+    @cached_property
+    def tail(self) -> Rows:
+        return self.real.rows(range(self.classes, 2 * self.classes))
+
+    @cached_property
+    def nontail(self) -> Rows:
+        return self.real.rows(range(self.classes))
 
     @cached_property
     def mix(self) -> Mix:
@@ -117,10 +137,9 @@ class Curriculum:
             raise ConfigError("curriculum.tail_share = 0 leaves no place for the tail; use a share above 0 or 'auto'")
         if self.config.tail_share != "auto":
             return Fraction(repr(self.config.tail_share))
-        labels = self.dataset.labels
-        tail, rest = np.unique(labels[self.tail]), np.unique(labels[self.nontail])
-        if not np.intersect1d(tail, rest).size:
-            return Fraction(len(tail), max(len(tail) + len(rest), 1))
+        rest, tail = self.real.counts.reshape(2, -1) > 0
+        if not (tail & rest).any():
+            return Fraction(int(tail.sum()), max(int(tail.sum() + rest.sum()), 1))
         grown = len(self.tail) + floor(Fraction(repr(self.config.synthetic_scale)) * len(self.tail))
         return Fraction(grown, grown + len(self.nontail))
 
@@ -132,38 +151,82 @@ class Curriculum:
         stage = Stage(self.levels, epoch, self.epochs, self.seed, level, progress)
         return POLICIES[self.config.policy](stage)
 
-    def epoch_plan(self, epoch: int, progress: Mapping[int, float] | None = None) -> EpochPlan:
-        """The pools of `epoch`, a pure function of its arguments."""
+    def epoch_plan(
+        self,
+        epoch: int,
+        progress: Mapping[int, float] | None = None,
+        class_levels: Mapping[int, Sequence[int]] | None = None,
+        weights: np.ndarray | None = None,
+    ) -> EpochPlan:
+        """The pools of `epoch`, a pure function of its arguments.
+
+        class_levels: class -> the levels that it draws from in curriculum epochs instead of the policy's.
+        weights: float32 [N] by row; every pool is then drawn in proportion to them.
+        """
         levels = self.active_levels(epoch, progress or {})
         if self.config.policy == NATURAL:
-            everything = np.arange(self.dataset.n_real, dtype=np.int64)
-            pools = [Pool("real", everything, self.mix.nontail + self.mix.tail)]
+            pools = [Pool("real", Rows([range(self.dataset.n_real)]), self.mix.nontail + self.mix.tail, weights)]
         else:
-            pools = [Pool("nontail", self.nontail, self.mix.nontail), *self._tail_pools(levels)]
+            own = (class_levels or {}) if epoch < self.epochs else {}
+            pools = [Pool("nontail", self.nontail, self.mix.nontail, weights), *self._tail_pools(levels, own, weights)]
+            levels = tuple(sorted({*levels, *(level for some in own.values() for level in some if level in self.found)}))
         plan = EpochPlan(epoch, levels, tuple(pool for pool in pools if pool.quota))
         self._check(plan)
         return plan
 
-    def _tail_pools(self, levels: tuple[int, ...]) -> list[Pool]:
+    def _tail_pools(self, levels: Sequence[int], own: Mapping[int, Sequence[int]], weights) -> list[Pool]:
         """Every real tail image once, the rest synthetic; real ones repeat where no synthetic one serves."""
-        of_level = self.dataset.is_synth & np.isin(self.dataset.levels, levels)
-        synthetic = np.flatnonzero(of_level).astype(np.int64)
+        chosen = [(place, set(own.get(place, levels))) for place in range(self.classes)]
+        synthetic = self.synthetic.rows(
+            place * self.classes + label
+            for place, level in enumerate(self.found)
+            for label, wanted in chosen
+            if level in wanted
+        )
         if levels and not len(synthetic):
             log.warning("no accepted image at level %s: real tail images repeat", ", ".join(map(str, levels)))
         if not len(synthetic):
-            return [Pool("tail", self.tail, self.mix.tail)]
+            return [Pool("tail", self.tail, self.mix.tail, weights)]
         once = len(self.tail)
-        return [Pool("tail", self.tail, once), Pool("synthetic", synthetic, self.mix.tail - once)]
+        return [Pool("tail", self.tail, once, weights), Pool("synthetic", synthetic, self.mix.tail - once, weights)]
 
     def _check(self, plan: EpochPlan) -> None:
-        """The set algebra of Algorithm 1: S_level, D_hard and D_other are disjoint and what they claim."""
+        """The set algebra of Algorithm 1 where segments begin and end: pools are disjoint and what they claim."""
         dataset = self.dataset
-        members = {
-            "real": ~dataset.is_synth,
-            "tail": ~dataset.is_synth & dataset.tail,
-            "nontail": ~dataset.is_synth & ~dataset.tail,
-            "synthetic": dataset.is_synth & np.isin(dataset.levels, plan.levels),
-        }
         assert plan.total == self.mix.nontail + self.mix.tail
+        assert len(self.nontail) + len(self.tail) == dataset.n_real
         for pool in plan.pools:
-            assert len(pool.ids) and members[pool.name][pool.ids].all(), pool.name
+            rows = np.array([row for segment in pool.ids.segments for row in (segment[0], segment[-1])])
+            made, tail, level = dataset.is_synth[rows], dataset.tail[rows], dataset.levels[rows]
+            holds = {
+                "real": ~made,
+                "tail": ~made & tail,
+                "nontail": ~made & ~tail,
+                "synthetic": made & np.isin(level, plan.levels),
+            }
+            assert len(rows) and holds[pool.name].all(), pool.name
+
+    def class_counts(self, plan: EpochPlan) -> np.ndarray:
+        """float64 [C]: how many images of each class an epoch of this plan holds, in expectation."""
+        counts = np.zeros(self.classes)
+        for pool in plan.pools:
+            shares = np.zeros(self.classes)
+            for rows in _chunks(pool.ids):
+                by_row = None if pool.weights is None else pool.weights[rows]
+                shares += np.bincount(self.dataset.labels[rows], by_row, minlength=self.classes)
+            counts += shares * (pool.quota / shares.sum())
+        return counts
+
+
+def _chunks(rows: Rows):
+    """Slices and arrays of at most CHUNK rows."""
+    for segment in rows.segments:
+        for start in range(0, len(segment), CHUNK):
+            part = segment[start : start + CHUNK]
+            yield slice(part.start, part.stop) if isinstance(part, range) else part
+
+
+def _distinct(values: np.ndarray) -> list[int]:
+    """The distinct values of a long array of small integers, ascending."""
+    parts = (np.unique(values[start : start + CHUNK]) for start in range(0, len(values), CHUNK))
+    return sorted({int(value) for part in parts for value in part})

@@ -1,13 +1,15 @@
 """A dataset and a curriculum become batches of row numbers: a pure function of (seed, epoch, position)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 from torch.utils.data import Sampler
 
-from discl._C import order
+from discl._C import Order
 from discl.curriculum import Curriculum, EpochPlan
 from discl.errors import ConfigError
+from discl.feedback import Feedback, frozen_weights
 
 
 class CurriculumSampler(Sampler):
@@ -19,18 +21,23 @@ class CurriculumSampler(Sampler):
 
     A rank without rows in the last, smaller batch does not get an empty list: its epoch ends one batch earlier
     than `len`, which counts the steps of all ranks. DistributedDataParallel's `join` evens that out.
+
+    `observe`, `set_class_levels` and `set_weights` steer it from any training loop. What they say counts from
+    the first epoch whose plan has not been asked for, stays until it is said again, and is part of the state.
     """
 
     def __init__(self, dataset, curriculum, batch: int, seed: int, rank: int = 0, world: int = 1, levels=None):
         if batch % world:
             raise ConfigError(f"train.batch = {batch} cannot be split evenly over {world} ranks; use a multiple")
+        self.dataset = dataset
         self.curriculum = Curriculum(dataset, curriculum, seed, levels)
         self.batch, self.seed, self.rank, self.world = batch, seed, rank, world
         self.epochs = curriculum.epochs
         self.epoch = self.step = 0  # of the batch that comes next
-        self._progress: dict[int, float] = {}  # level -> gain, as last observed
-        self._frozen: dict[int, dict[int, float]] = {}  # epoch -> the gains its plan was made with
+        self._feedback = Feedback()
+        self._frozen: dict[int, Feedback] = {}  # epoch -> what its plan was made with
         self._plan: EpochPlan | None = None
+        self._order: Order | None = None
 
     def __len__(self) -> int:
         """Steps of one epoch; the same for every epoch."""
@@ -46,16 +53,28 @@ class CurriculumSampler(Sampler):
                 return
 
     def plan(self, epoch: int) -> EpochPlan:
-        """The pools of `epoch`; what was observed before its plan is first asked for is frozen into it."""
+        """The pools of `epoch`; what was said before its plan is first asked for is frozen into it."""
         if self._plan is None or self._plan.epoch != epoch:
-            gains = self._frozen.setdefault(epoch, dict(self._progress))
-            self._plan = self.curriculum.epoch_plan(epoch, gains)
+            told = self._frozen.setdefault(epoch, self._feedback)
+            self._plan = self.curriculum.epoch_plan(epoch, told.progress, told.class_levels, told.weights)
+            self._order = None
         return self._plan
+
+    def order(self, epoch: int) -> Order:
+        """Positions of `epoch` to rows."""
+        plan = self.plan(epoch)
+        if self._order is None:
+            pools = [(pool.ids.segments, pool.quota, pool.weights) for pool in plan.pools]
+            try:
+                self._order = Order(pools, self.seed, epoch)
+            except ValueError as error:
+                names = ", ".join(f"{number} is {pool.name}" for number, pool in enumerate(plan.pools))
+                raise ConfigError(f"epoch {epoch} cannot be drawn: {error} (pools: {names})") from error
+        return self._order
 
     def rows(self, epoch: int, step: int) -> np.ndarray:
         """int64 dataset rows of this rank in one global batch. Pure: nothing advances."""
-        pools = [(pool.ids, pool.quota) for pool in self.plan(epoch).pools]
-        return order(pools, self.seed, epoch, step * self.batch, self.batch, self.rank, self.world)
+        return self.order(epoch).ids(step * self.batch, self.batch, self.rank, self.world)
 
     def positions(self, epoch: int, step: int) -> np.ndarray:
         """int64 positions in the epoch of the same rows: what augmentation is drawn from."""
@@ -64,29 +83,48 @@ class CurriculumSampler(Sampler):
 
     def class_counts(self, epoch: int) -> np.ndarray:
         """float64 [C]: how many images of each class the epoch holds, in expectation."""
-        dataset = self.curriculum.dataset
-        classes = len(dataset.class_names)
-        counts = np.zeros(classes)
-        for pool in self.plan(epoch).pools:
-            counts += np.bincount(dataset.labels[pool.ids], minlength=classes) * (pool.quota / len(pool.ids))
-        return counts
+        return self.curriculum.class_counts(self.plan(epoch))
 
     def advance(self) -> None:
         """Count one batch as consumed."""
         self.step += 1
         if self.step == len(self):
             self.epoch, self.step = self.epoch + 1, 0
-            self._frozen = {epoch: gains for epoch, gains in self._frozen.items() if epoch >= self.epoch - 1}
+            self._frozen = {epoch: told for epoch, told in self._frozen.items() if epoch >= self.epoch - 1}
 
     def observe(self, level: int, p_before: float, p_after: float) -> None:
-        """Tell the adaptive policy the mean true-class probability at a level before and after a probe.
+        """Tell the adaptive policy the mean true-class probability at a level before and after a probe."""
+        gain = float(p_after) - float(p_before)
+        self._feedback = replace(self._feedback, progress={**self._feedback.progress, int(level): gain})
 
-        It counts for the first epoch whose plan has not been asked for, and until it is observed again.
+    def set_class_levels(self, levels: Mapping[int, int | Iterable[int]]) -> None:
+        """Class -> its own level or levels in curriculum epochs, instead of the policy's; 100: real images only.
+
+        An accuracy probe that raises and lowers a level per class (CUDA, ICLR 2023) is a loop around this.
         """
-        self._progress[int(level)] = float(p_after) - float(p_before)
+        classes, known = self.curriculum.classes, {*self.curriculum.levels, 100}
+        chosen = {
+            int(label): (int(of),) if isinstance(of, (int, np.integer)) else tuple(sorted(map(int, of)))
+            for label, of in levels.items()
+        }
+        for label, some in chosen.items():
+            if not 0 <= label < classes or not known.issuperset(some):
+                raise ConfigError(
+                    f"class {label} at levels {list(some)}: there are classes 0..{classes - 1} at levels {sorted(known)}"
+                )
+        self._feedback = replace(self._feedback, class_levels=chosen)
+
+    def set_weights(self, weights) -> None:
+        """Draw the rows of every pool in proportion to these, one per dataset row (float, copied); None: evenly.
+
+        A row then comes quota * weight / sum(weights of its pool) times an epoch in expectation. For weights that
+        a training learns per sample (DoCL, AISTATS 2021).
+        """
+        kept = None if weights is None else frozen_weights(weights, len(self.dataset.labels))
+        self._feedback = replace(self._feedback, weights=kept)
 
     def state_dict(self, consumed: int | None = None, epoch: int | None = None) -> dict:
-        """JSON-able: the position in the order, and the observations that shape it.
+        """JSON-able: the position in the order, and what was said that shapes it.
 
         The position counts the batches that this sampler has given out. Discl's loaders count each when it is
         consumed; a torch DataLoader with workers asks ahead, so there count yourself: with `consumed` it is the
@@ -99,22 +137,28 @@ class CurriculumSampler(Sampler):
             "step": step,
             "seed": self.seed,
             "batch": self.batch,
-            "progress": sorted(self._progress.items()),
-            "frozen": sorted((epoch, sorted(gains.items())) for epoch, gains in self._frozen.items() if gains),
+            "images": getattr(self.dataset, "digest", None),
+            "feedback": self._feedback.state,
+            "frozen": sorted((epoch, told.state) for epoch, told in self._frozen.items()),
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue where `state` stands. Raises ConfigError if seed or batch differ, as the order would."""
+        """Continue where `state` stands. Raises ConfigError if seed, batch or images differ, as the order would."""
         for name in ("seed", "batch"):
             if state[name] != getattr(self, name):
                 raise ConfigError(
                     f"the checkpoint was made with train.{name} = {state[name]}; "
                     f"resume with that value instead of {getattr(self, name)}"
                 )
+        if state["images"] != getattr(self.dataset, "digest", None):
+            raise ConfigError(
+                "the checkpoint was made with other images; resume with the same data and selection, and with "
+                "Store(path, at=snapshot) where the store has grown"
+            )
         self.epoch, self.step = state["epoch"], state["step"]
-        self._progress = dict(map(tuple, state["progress"]))
-        self._frozen = {epoch: dict(map(tuple, gains)) for epoch, gains in state["frozen"]}
-        self._plan = None
+        self._feedback = Feedback.of(state["feedback"])
+        self._frozen = {epoch: Feedback.of(told) for epoch, told in state["frozen"]}
+        self._plan = self._order = None
 
 
 class InOrder:

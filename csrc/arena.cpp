@@ -1,0 +1,25 @@
+#include "arena.h"
+
+#include <algorithm>
+
+namespace discl {
+
+char* Arena::take(uint64_t bytes) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    while (block_ < blocks_.size() && blocks_[block_].size - used_ < bytes) ++block_, used_ = 0;
+    if (block_ == blocks_.size()) {
+        const uint64_t size = std::max(bytes, block_bytes);
+        blocks_.push_back({std::unique_ptr<char[]>(new char[size]), size});
+    }
+    const Block& block = blocks_[block_];
+    char* place = block.bytes.get() + used_;
+    used_ = std::min(used_ + (bytes + alignment - 1) / alignment * alignment, block.size);
+    return place;
+}
+
+void Arena::clear() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    block_ = 0, used_ = 0;
+}
+
+}  // namespace discl
