@@ -169,7 +169,7 @@ class Curriculum:
         else:
             own = (class_levels or {}) if epoch < self.epochs else {}
             pools = [Pool("nontail", self.nontail, self.mix.nontail, weights), *self._tail_pools(levels, own, weights)]
-            levels = tuple(sorted({*levels, *(level for some in own.values() for level in some if level in self.found)}))
+            levels = tuple(sorted({*levels, *(set().union(*own.values()) & set(self.found))}))
         plan = EpochPlan(epoch, levels, tuple(pool for pool in pools if pool.quota))
         self._check(plan)
         return plan

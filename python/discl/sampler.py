@@ -110,7 +110,7 @@ class CurriculumSampler(Sampler):
         for label, some in chosen.items():
             if not 0 <= label < classes or not known.issuperset(some):
                 raise ConfigError(
-                    f"class {label} at levels {list(some)}: there are classes 0..{classes - 1} at levels {sorted(known)}"
+                    f"class {label} at levels {list(some)}; classes are 0..{classes - 1}, levels {sorted(known)}"
                 )
         self._feedback = replace(self._feedback, class_levels=chosen)
 

@@ -1,6 +1,7 @@
 """The order is a pure function: same on any number of ranks, from any start, after any restart."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -161,3 +162,150 @@ def test_in_order_gives_every_row_once():
     for _ in range(3):
         source.advance()
     assert (source.epoch, source.step) == (1, 0)
+
+
+def with_levels(chosen, policy="diverse-to-specific", **keys):
+    source = sampler(policy=policy, data=three_classes(), **keys)
+    source.set_class_levels(chosen)
+    return source
+
+
+def three_classes():
+    """20 real images of class 0, three of the tail classes 1 and 2, four synthetic ones per level and tail class."""
+    real, made = np.repeat([0, 1, 2], [20, 3, 3]), np.tile(np.repeat([1, 2], 4), 4)
+    labels = np.concatenate([real, made])
+    rows = np.arange(len(labels))
+    return SimpleNamespace(
+        n_real=26,
+        class_names=("rest", "first", "second"),
+        labels=labels,
+        levels=np.concatenate([np.full(26, 100), np.repeat([0, 10, 30, 50], 8)]),
+        is_synth=rows >= 26,
+        tail=(labels > 0) & (rows < 26),
+    )
+
+
+def levels_of_class(source, epoch):
+    """Class -> the levels of its synthetic images in an epoch."""
+    data = source.dataset
+    rows = np.concatenate([source.rows(epoch, step) for step in range(len(source))])
+    rows = rows[data.is_synth[rows]]
+    return {label: set(data.levels[rows[data.labels[rows] == label]].tolist()) for label in (1, 2)}
+
+
+def test_classes_draw_from_their_own_levels():
+    source = with_levels({2: 50})
+    assert [levels_of_class(source, epoch) for epoch in (0, 1)] == [{1: {0}, 2: {50}}, {1: {10}, 2: {50}}]
+    assert source.plan(0).levels == (0, 50)
+    source = with_levels({1: (30, 50), 2: 100})
+    assert levels_of_class(source, 0) == {1: {30, 50}, 2: set()}
+    assert levels_of_class(source, 5) == {1: set(), 2: set()}  # the curriculum's epochs are over
+    assert levels_of_class(with_levels({}), 0) == {1: {0}, 2: {0}}
+
+
+def test_a_level_that_rises_with_a_probe_counts_from_the_next_epoch():
+    """The loop that CUDA (ICLR 2023) runs, from outside, with a restart in the middle."""
+    levels, ladder = {1: 0, 2: 3}, (0, 10, 30, 50)
+    source = with_levels({label: ladder[place] for label, place in levels.items()})
+    for epoch in range(3):
+        assert levels_of_class(source, epoch) == {label: {ladder[place]} for label, place in levels.items()}
+        levels = {1: min(levels[1] + 1, 3), 2: max(levels[2] - 1, 0)}
+        source.set_class_levels({label: ladder[place] for label, place in levels.items()})
+        resumed = sampler(data=three_classes())
+        resumed.load_state_dict(json.loads(json.dumps(source.state_dict())))
+        assert list(resumed) == list(source)
+        source = resumed
+
+
+@pytest.mark.parametrize("chosen", [{3: 0}, {-1: 0}, {1: 7}])
+def test_levels_and_classes_that_are_not_there(chosen):
+    with pytest.raises(ConfigError, match=r"classes are 0..2, levels \[0, 10, 30, 50, 100\]"):
+        with_levels(chosen)
+
+
+def test_weights_shift_what_is_drawn_and_survive_a_restart():
+    data = dataset(nontail=400, tail=50, synthetic=(60, 60, 60, 60))
+    random = np.random.default_rng(0)
+    weights = random.choice([0.0, 1.0, 3.0], len(data.labels))
+    source, even = sampler(data=data), sampler(data=data)
+    list(source), list(even)
+    source.set_weights(weights)
+    weights[:] = -1  # the sampler has its own copy
+    weights = source._feedback.weights
+    rows = np.concatenate([source.rows(1, step) for step in range(len(source))])
+    counts = np.bincount(rows, minlength=len(data.labels))
+    for pool in source.plan(1).pools:
+        ids = np.asarray(pool.ids)
+        expected = pool.quota * weights[ids] / weights[ids].sum()
+        assert np.abs(counts[ids] - expected).max() < 2 + 1e-3
+        assert counts[ids].sum() == pool.quota
+    assert source.class_counts(1).sum() == pytest.approx(even.class_counts(1).sum())
+    next(iter(source))
+    state = json.loads(json.dumps(source.state_dict()))
+    source.set_weights(None)  # for epoch 2; epoch 1 is frozen
+    resumed = sampler(data=data)
+    resumed.load_state_dict(state)
+    resumed.set_weights(None)
+    assert list(resumed) == list(source)
+    assert list(resumed) == list(source) == [even.rows(2, step).tolist() for step in range(len(even))]
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_weighted_batches_are_the_same_on_any_number_of_ranks(world):
+    weights = np.linspace(0.1, 2, 69)
+    parts = []
+    for rank in range(world):
+        part = sampler(rank=rank, world=world)
+        part.set_weights(weights)
+        parts.append([part.rows(0, step) for step in range(3)])
+    alone = sampler()
+    alone.set_weights(weights)
+    for step in range(3):
+        merged = np.empty(len(alone.rows(0, step)), np.int64)
+        for rank in range(world):
+            merged[rank::world] = parts[rank][step]
+        assert np.array_equal(merged, alone.rows(0, step))
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.ones(5), r"weights of shape \[5\]; give one for each of the dataset's 69 rows"),
+        (np.full(69, np.nan), "weights must be finite"),
+        (np.full(69, -1.0), "weights must be finite and not negative"),
+        (np.zeros(69), "some must be positive"),
+    ],
+)
+def test_weights_that_mean_nothing(weights, message):
+    with pytest.raises(ConfigError, match=message):
+        sampler().set_weights(weights)
+
+
+def test_a_pool_whose_weights_are_all_zero_is_named():
+    source = sampler()
+    source.set_weights((np.arange(69) < 40).astype(float))
+    with pytest.raises(ConfigError, match=r"epoch 0 cannot be drawn: pool 1: no weight is positive \(.*1 is tail"):
+        list(source)
+
+
+def test_any_order_of_the_rows_gives_pools_of_the_same_images():
+    """The dataset's rows need not lie in the order of their groups."""
+    data, random = three_classes(), np.random.default_rng(3)
+    mixed = np.concatenate([random.permutation(26), 26 + random.permutation(32)])
+    shuffled = SimpleNamespace(n_real=26, class_names=data.class_names)
+    for name in ("labels", "levels", "is_synth", "tail"):
+        setattr(shuffled, name, getattr(data, name)[mixed])
+    for epoch in range(5):
+        plans = [sampler(data=one).plan(epoch) for one in (data, shuffled)]
+        for first, second in zip(plans[0].pools, plans[1].pools, strict=True):
+            assert (first.name, first.quota) == (second.name, second.quota)
+            assert sorted(first.ids.tolist()) == sorted(mixed[np.asarray(second.ids)].tolist())
+        counts = [sampler(data=one).class_counts(epoch) for one in (data, shuffled)]
+        assert counts[0] == pytest.approx(counts[1])
+
+
+def test_a_state_of_other_images_is_refused():
+    data, other = dataset(), dataset()
+    data.digest, other.digest = "one", "two"
+    with pytest.raises(ConfigError, match="made with other images; resume with the same data and selection"):
+        sampler(data=other).load_state_dict(sampler(data=data).state_dict())
