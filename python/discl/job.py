@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from discl.config import RunConfig
+from discl.config import RunConfig, StoreConfig
 from discl.data import DataTable
 from discl.feed import Feed
 from discl.plan import Plan, PlannedSample, Settles
@@ -21,6 +21,7 @@ from discl.progress import Meter, OnEvent
 from discl.prompts import fill
 from discl.quarantine import Quarantine
 from discl.recorded import Recorded, ends, is_accepted
+from discl.sizes import Size, brought_back
 from discl.store import Store
 from discl.store.encode import encode_image
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 ENCODERS = min(4, os.cpu_count() or 1)
 ENCODE_AHEAD = 4 * ENCODERS  # images that may wait between the engine and the store
+OWN_SIZE = "own"  # the size policy of a run without [spectrum] size
 Margin = Callable[["np.ndarray | None", int], "float | None"]
 
 
@@ -96,15 +98,28 @@ class Job:
         result = (score, planned, sample.status, sample.text_score)
         accepted = is_accepted(*result)
         follow_ups = feed.finish(planned, sample.request, settled=ends(*result))
+        size = self._final_size(sample)
         row = {
             **index_row(planned, sample, self.plan.recipe_digest),
+            "width": size and size[0],
+            "height": size and size[1],
+            "size_policy": self.config.spectrum.size_policy if self.config.spectrum.size else OWN_SIZE,
             "run_id": self.run_id,
             "margin": margin(sample.embedding, planned.class_id),
             **{name: values[planned.row] for name, values in self.table.columns.items()},
         }
         kept = sample.status == "ok" and store.keep != "scores" and (accepted or store.keep == "all")
-        encoded = pool.submit(encode_image, sample.image, store.format, store.quality) if kept else None
+        encoded = pool.submit(_encode, sample.image, size, store) if kept and size else None
         return Finished(row, sample.embedding, accepted, encoded), follow_ups
+
+    def _final_size(self, sample: "Sample") -> Size | None:
+        """The size that the image is kept at: as it was made, or the source's own where that was enlarged for it."""
+        if sample.image is None:
+            return None
+        if self.config.spectrum.upscale > 1:
+            return sample.request.image.size
+        height, width = sample.image.shape[:2]
+        return width, height
 
     def _write(self, finished: Finished, meter: Meter) -> None:
         image = finished.encoded.result() if finished.encoded else None
@@ -115,13 +130,18 @@ class Job:
         meter.advance(finished.accepted)
 
 
+def _encode(image: np.ndarray, size: Size, store: StoreConfig) -> bytes:
+    height, width = image.shape[:2]
+    fitting = image if (width, height) == size else brought_back(image, size)
+    return encode_image(fitting, store.format, store.quality)
+
+
 def _ready(finished: Finished) -> bool:
     return finished.encoded is None or finished.encoded.done()
 
 
 def index_row(planned: PlannedSample, sample: "Sample", recipe: str) -> dict[str, Any]:
     """The index columns of design 4 that planning and the engine know."""
-    height, width = (None, None) if sample.image is None else sample.image.shape[:2]
     return {
         "key": planned.key,
         "recipe": recipe,
@@ -141,8 +161,6 @@ def index_row(planned: PlannedSample, sample: "Sample", recipe: str) -> dict[str
         "status": sample.status,
         "reason": sample.reason,
         "control": False,
-        "width": width,
-        "height": height,
     }
 
 

@@ -213,7 +213,8 @@ class Plan(Sequence[PlannedSample]):
 
     def _opened(self, path: str) -> tuple[Image.Image, tuple[int, int] | None]:
         """The image and the size to make it at. DataError where a side is less than any model's latent cell."""
-        image, size = apply_policy(open_image(path), self.spectrum.size, self.spectrum.size_policy)
+        spectrum = self.spectrum
+        image, size = apply_policy(open_image(path), spectrum.size, spectrum.size_policy, spectrum.upscale)
         width, height = size or image.size
         if min(width, height) < SMALLEST_SIDE:
             raise DataError(

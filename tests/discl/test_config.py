@@ -37,11 +37,11 @@ prompt = "{class} in the wild"
 prompts = "prompts.json"
 negative_prompt = "not {class}"
 size = [64, 48]
-size_policy = "crop"
+size_policy = "bucket"
 retries = 2
 best_of = 3
 fill = "none"
-upscale = 1
+upscale = 4
 [score]
 clip = "ViT-B-32:weights/clip.safetensors"
 prompt = "{class}"
@@ -251,8 +251,8 @@ def test_a_bad_value_is_named_with_its_remedy(text, parts):
     "override",
     [
         "model.backend=onnx", "model.exported=engines", 'model.loras=["a"]', "model.revision=main",
-        "spectrum.mode=few-step", "spectrum.size_policy=bucket",
-        "spectrum.fill=1300", "spectrum.upscale=2", "spectrum.solver=lcm", "engine.early_rejection=true",
+        "spectrum.mode=few-step",
+        "spectrum.fill=1300", "spectrum.solver=lcm", "engine.early_rejection=true",
         "budget.usd=5.0", "budget.hours=1.0", "train.loss=flyp",
     ],
 )  # fmt: skip

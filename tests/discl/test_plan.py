@@ -13,7 +13,6 @@ from discl.engine.noise_schedule import executed_steps
 from discl.errors import ConfigError, DisclError
 from discl.plan import make_plan
 from discl.recipe import recipe_of
-from discl.sizes import apply_policy, centre_crop, fit_size
 
 CONFIG = """
 [data]
@@ -148,23 +147,3 @@ def test_a_damaged_source_is_reported_and_left_out(table):
     made = [planned.source_id for planned, _ in plan.due(known(), on_bad=lambda path, reason: bad.append(path))]
     assert bad == [table.paths[1]]
     assert set(made) == {"id0", "id4"}
-
-
-@pytest.mark.parametrize(
-    ("image", "bound", "expected"),
-    [((100, 50), (64, 64), (64, 32)), ((8, 8), (32, 64), (32, 32)), ((48, 64), (480, 272), (204, 272)),
-     ((1000, 1), (64, 64), (64, 1))],
-)  # fmt: skip
-def test_fit_keeps_the_aspect_within_the_bound(image, bound, expected):
-    assert fit_size(*image, bound=bound) == expected
-
-
-def test_policies():
-    image = Image.effect_noise((100, 50), 50).convert("RGB")
-    assert apply_policy(image, None, "fit") == (image, None)
-    assert apply_policy(image, (32, 32), "fit") == (image, (32, 16))
-    assert apply_policy(image, (32, 32), "stretch") == (image, (32, 32))
-    cut, size = apply_policy(image, (32, 32), "crop")
-    assert (cut.size, size) == ((50, 50), (32, 32))
-    assert cut.tobytes() == image.crop((25, 0, 75, 50)).tobytes()
-    assert centre_crop(image, (300, 10)).size == (100, 3)

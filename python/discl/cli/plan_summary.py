@@ -10,7 +10,7 @@ from discl.data import load_data
 from discl.hard import select_hard
 from discl.plan import Plan, make_plan
 from discl.recipe import make_recipe, recipe_of
-from discl.sizes import fit_size
+from discl.sizes import made_size
 
 BYTES_PER_PIXEL = {"jpg": 0.5, "png": 1.8, "webp": 0.3}  # photographs at quality 95; a rough guide
 SIZED_SOURCES = 64
@@ -22,35 +22,53 @@ def summarise(config: RunConfig) -> str:
     table = load_data(config.data)
     rows = select_hard(config.hard, table)
     plan = make_plan(config, table, rows, recipe)
+    least, most = plan.attempts.best_of, plan.attempts.most
     facts = {
         "hard images": f"{len(rows):,} ({len(plan.sources):,} distinct, {len(plan.quarantined):,} unusable)",
         "classes": f"{len(set(table.labels[rows].tolist())):,} of {len(table.class_names):,}",
         "seeds": f"{len(config.spectrum.seeds):,}",
-        "images": f"{len(plan):,}, of which {_stored(config, plan):,} are in the store",
-        "UNet evaluations": f"{plan.unet_evaluations:,}",
-        "bytes": f"about {size(len(plan) * _image_bytes(config, plan))} of {config.store.format}",
+        "attempts": f"{_span(least, most)} per image",
+        "images": f"{_span(least * len(plan), most * len(plan))}, of which {_stored(config, plan):,} are in the store",
+        "UNet evaluations": _span(least * plan.unet_evaluations, most * plan.unet_evaluations),
+        "bytes": f"about {_bytes(config, plan)} of {config.store.format}",
         "store": config.store.path,
         "recipe": plan.recipe_digest if config.model.path else "unknown until [model] path is set",
     }
+    if most == 1:
+        del facts["attempts"]
     lines = [f"{name:18}{value}" for name, value in facts.items()]
     return "\n".join([*lines, "", *_levels(config, plan)]) + "\n"
 
 
+def _span(least: int, most: int) -> str:
+    """Retries depend on scores, so what is made lies between two numbers."""
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+
 def _levels(config: RunConfig, plan: Plan) -> list[str]:
-    images = len(plan.sources) * len(config.spectrum.seeds)
-    lines = [f"{'level':>5} {'steps':>6} {'images':>12} {'evaluations':>14}"]
+    attempts = [len(plan.sources) * len(config.spectrum.seeds) * n for n in (plan.attempts.best_of, plan.attempts.most)]
+    rows = [("level", "steps", "images", "evaluations")]
     for level, work in plan.work.items():
-        lines.append(f"{level:5d} {work.steps:6d} {images:12,d} {images * work.evaluations:14,d}")
-    return lines
+        evaluations = _span(*(count * work.evaluations for count in attempts))
+        rows.append((str(level), str(work.steps), _span(*attempts), evaluations))
+    widths = [max(5, *(len(row[column]) for row in rows)) for column in range(4)]
+    return ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
 
 
 def _stored(config: RunConfig, plan: Plan) -> int:
+    """How many of the attempts that the plan may come to are there."""
     if not (Path(config.store.path) / "manifest").is_dir():
         return 0
     from discl.store import Store
 
-    have = set(Store(config.store.path).table["key"].to_pylist())
-    return sum(planned.key in have for planned in plan)
+    have = set(Store(config.store.path).keys())
+    tried = range(plan.attempts.most)
+    return sum(plan.attempt(first, retry).key in have for first in plan for retry in tried) if have else 0
+
+
+def _bytes(config: RunConfig, plan: Plan) -> str:
+    one = _image_bytes(config, plan)
+    return " to ".join(dict.fromkeys(size(len(plan) * n * one) for n in (plan.attempts.best_of, plan.attempts.most)))
 
 
 def _image_bytes(config: RunConfig, plan: Plan) -> float:
@@ -62,12 +80,11 @@ def _image_bytes(config: RunConfig, plan: Plan) -> float:
 
 
 def _pixels(config: RunConfig, path: str) -> int:
-    size, policy = config.spectrum.size, config.spectrum.size_policy
-    if size is None or policy == "fit":
-        with Image.open(path) as image:
-            width, height = image.size if size is None else fit_size(*image.size, bound=size)
-        return width * height
-    return size[0] * size[1]
+    spectrum = config.spectrum
+    with Image.open(path) as image:
+        made = made_size(*image.size, spectrum.size, spectrum.size_policy, spectrum.upscale)
+        kept = image.size if spectrum.upscale > 1 or made is None else made
+    return kept[0] * kept[1]
 
 
 def size(count: float) -> str:

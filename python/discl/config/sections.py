@@ -108,7 +108,7 @@ class SpectrumConfig(Section):
     retries: Annotated[int, Field(ge=0, le=1000)] = 0
     best_of: Annotated[int, Field(ge=1, le=1000)] = 1
     fill: str | int = "none"
-    upscale: Positive = 1
+    upscale: Annotated[int, Field(ge=1, le=16)] = 1
 
 
 def _number(key: Any) -> Any:
