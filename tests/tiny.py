@@ -135,7 +135,7 @@ def tiny_sd(
         text_encoder=tiny_text_encoder(tokenizer, **(text or {})),
         vae=tiny_vae(vae_levels, latent_channels),
         tokenizer=tokenizer,
-        unet=tiny_unet(channels, **latents, **(unet or {})),
+        unet=tiny_unet(channels, **{**latents, **(unet or {})}),
         scheduler=tiny_scheduler(scheduler, prediction, **scheduler_config),
         safety_checker=None,
         feature_extractor=None,

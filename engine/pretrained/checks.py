@@ -11,8 +11,8 @@ FOREIGN_INPUTS = ("class_embed_type", "encoder_hid_dim_type")
 
 def check_parts(pipe: Any, files: ModelFiles) -> None:
     """ModelError for another kind of model under a known name, and for parts that do not fit together."""
-    for complaint in (_kind(pipe), _texts(pipe), _widths(pipe)):
-        if complaint:
+    for check in (_kind, _texts, _widths):
+        if complaint := check(pipe):
             raise ModelError(f"model {files.name}: {complaint}")
 
 

@@ -18,6 +18,7 @@ PICKLES = frozenset({".ckpt", ".bin", ".pt", ".pth", ".pkl"})
 SETTINGS = (".json", ".txt", ".model")
 # Of a hub repository: the components' files, not the single-file checkpoints beside them.
 MODEL_PATTERNS = ("model_index.json", *(f"*/*{suffix}" for suffix in (*SETTINGS, ".safetensors")))
+VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # transformers makes an empty one where both lack
 # diffusers' and transformers' file names: diffusion_pytorch_model[.variant][-00001-of-00002].safetensors
 WEIGHTS = re.compile(r"(?:diffusion_pytorch_)?model(?:\.(?P<variant>\w+))?(?:-\d{5}-of-\d{5})?\.safetensors")
 PREFERRED_VARIANT = "fp16"
@@ -134,9 +135,13 @@ def read_index(folder: Path) -> dict:
         raise ModelError(f"{file} is not valid JSON: {first_line(error)}") from error
     if not isinstance(index, dict):
         raise ModelError(f"{file} is not a JSON object: it should name a pipeline class and its parts")
-    missing = [name for name in ModelFiles(folder, index).parts if not (folder / name).is_dir()]
+    parts = ModelFiles(folder, index).parts
+    missing = [name for name in parts if not (folder / name).is_dir()]
     if missing:
         raise ModelError(f"model folder {folder} lacks {', '.join(missing)}, which its model_index.json names")
+    for name in ("tokenizer", "tokenizer_2"):
+        if name in parts and not any(all((folder / name / file).is_file() for file in form) for form in VOCABULARIES):
+            raise ModelError(f"model folder {folder} lacks the words of its {name}: vocab.json and merges.txt")
     return index
 
 

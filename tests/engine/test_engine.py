@@ -1,6 +1,5 @@
 """What the engine does with odd requests, broken models and its own counters."""
 
-import json
 import shutil
 
 import numpy as np
@@ -242,15 +241,4 @@ def test_what_cannot_be_loaded_is_named(copy, tmp_path):
         Engine.from_pretrained(copy)
     shutil.rmtree(copy / "unet")
     with pytest.raises(ModelError, match="lacks unet"):
-        Engine.from_pretrained(copy)
-    (copy / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
-    with pytest.raises(ModelError, match="FluxPipeline"):
-        Engine.from_pretrained(copy)
-
-
-def test_pickled_weights_are_never_loaded(copy):
-    weights = copy / "unet/diffusion_pytorch_model.safetensors"
-    torch.save(load_file(weights), weights.with_suffix(".bin"))
-    weights.unlink()
-    with pytest.raises(ModelError, match=r"unet/diffusion_pytorch_model\.bin, a pickle"):
         Engine.from_pretrained(copy)
