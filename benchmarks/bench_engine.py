@@ -1,9 +1,13 @@
 """Engine throughput: img2img of whole spectra, against diffusers and against a bare compiled loop.
 
 Timed: from the first request to the last uint8 image, model loaded, nothing written; the bare loop's row and the
-engine's beside it score with CLIP as well. Peers: (a) one eager pipeline call per (image, level, seed), as the
-reference code does; (b) diffusers batched per level at its best batch, eager; (b') the same compiled; (c) the bare loop. Model,
-images, prompts, seeds, steps and dtype are the same. Warm-up and compilation come before the rounds, reported apart.
+engine's beside it score with CLIP as well. Peers:
+(a) one eager pipeline call per (image, level, seed), as the reference code does;
+(b) diffusers batched per level at its best batch, eager;
+(b') the same compiled, with fused QKV and channels_last;
+(c) the bare loop.
+Model, images, prompts, seeds, steps and dtype are the same. Warm-up and compilation come before the rounds, and are
+reported apart.
 """
 
 import argparse
@@ -16,10 +20,11 @@ import numpy as np
 
 from benchmarks.matmul import evaluation_flops, matmul_rate
 from benchmarks.peers import BareLoop, Diffusers, best_batch
+from benchmarks.profile_generate import profile
 from benchmarks.timing import interleave, record, seconds
 from benchmarks.workload import LEVELS, MODELS, Workload
 from discl import Engine, Request
-from discl.engine.options import DTYPES
+from discl.engine.options import BACKENDS, DTYPES
 from tests.tiny import tiny_clip
 
 ONE_EACH = 13  # of the spectrum's requests, how many the slowest peer is spared
@@ -36,6 +41,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--largest", type=int, default=64, help="largest batch that peers try")
+    parser.add_argument("--backend", choices=BACKENDS, default="torch-compile", help="of --profile")
+    parser.add_argument("--profile", action="store_true", help="name the bottleneck of a whole `discl generate`")
     parser.add_argument("--usd-per-hour", type=float, default=0.0, help="price of the device, for dollars a million")
 
 
@@ -48,7 +55,15 @@ def run(small: bool = False, **options) -> dict:
     width, height = map(int, given.size.split("x"))
     workload = Workload(given.model, given.steps, 7.5, (width, height), given.images, given.seeds)
     with tempfile.TemporaryDirectory() as folder:
-        return _measure(workload, given, Path(folder), keep=not small)
+        measure = _profile if given.profile else _measure
+        return measure(workload, given, Path(folder), keep=not small)
+
+
+def _profile(workload: Workload, given: argparse.Namespace, folder: Path, keep: bool) -> dict:
+    model, clip = workload.write_model(folder / "model", DTYPES[given.dtype]), tiny_clip(folder / "clip")
+    slots = int(given.slots) if given.slots.isdigit() else given.slots
+    settings = {"dtype": given.dtype, "backend": given.backend, "slots": slots, "device": given.device}
+    return profile(workload, model, clip, folder, settings)
 
 
 def _measure(workload: Workload, given: argparse.Namespace, folder: Path, keep: bool) -> dict:

@@ -114,7 +114,8 @@ class Loop:
 
     def _read(self) -> None:
         room = self._scheduler.window - self._scheduler.waiting - len(self._intake)
-        self._intake.read(min(READ_AT_ONCE, room))
+        with self._stats.timed("feed", host=True):
+            self._intake.read(min(READ_AT_ONCE, room))
 
     def _retry(self, request: Request) -> None:
         """What half precision has broken, in float32."""
@@ -125,7 +126,8 @@ class Loop:
 
     def _take(self) -> None:
         """The intake's oldest request -> the scheduler, or an error sample."""
-        request, picture, reason = self._intake.first()
+        with self._stats.timed("feed", host=True):
+            request, picture, reason = self._intake.first()
         if picture is None:
             self._finish(Sample(request, status="error", reason=reason))
         else:

@@ -14,8 +14,9 @@ class Stats:
     """What an engine has done over its life; stats["name"] works as well.
 
     unet_evaluations: network rows that carried work (a guided step is two). slot_occupancy: share of network rows that
-    did. seconds: time by stage: the host's, and with `device_clock` the device's for what runs there. samples: finished
-    samples by status. retried: requests made again in float32. out_of_memory: how often the slots were halved.
+    did. seconds: time by stage (feed, text, encode, start, unet, decode, score): the host's, and with `device_clock`
+    the device's for what runs there; feed is the loop's wait for requests and their pictures. samples: finished samples
+    by status. retried: requests made again in float32. out_of_memory: how often the slots were halved.
     """
 
     unet_evaluations: int = 0
@@ -33,9 +34,12 @@ class Stats:
         return getattr(self, name)
 
     @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Add what happens inside to seconds[stage]. On a device nothing waits: events are read later."""
-        if self.device_clock:
+    def timed(self, stage: str, host: bool = False) -> Iterator[None]:
+        """Add what happens inside to seconds[stage]. On a device nothing waits: events are read later.
+
+        host: what happens is the host's own work, whatever the device does meanwhile.
+        """
+        if self.device_clock and not host:
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             begin.record()
             try:

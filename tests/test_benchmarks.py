@@ -1,5 +1,6 @@
 """Every benchmark script runs at small size and leaves no row behind."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,15 @@ def test_a_script_runs_small(name):
     assert done.returncode == 0, done.stderr
     assert f"{name}: " in done.stdout and "x\n" in done.stdout
     assert {file: file.read_bytes() for file in RESULTS.glob("*.jsonl")} == before
+
+
+def test_the_profile_names_the_bottleneck():
+    command = [sys.executable, "-m", "benchmarks", "engine", "--small", "--profile", "--backend", "torch"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    line = next(line for line in done.stdout.splitlines() if line.startswith("bottleneck: "))
+    shares = re.findall(r"(UNet|VAE|CLIP|encode|write|feed) (\d+)%", line)
+    assert len(shares) == 6 and sum(int(share) for _, share in shares) <= 103
+    assert line.startswith(f"bottleneck: {max(shares, key=lambda pair: int(pair[1]))[0]} (")
 
 
 def test_the_readme_shows_the_newest_rows():

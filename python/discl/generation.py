@@ -150,7 +150,7 @@ def _facts(config: RunConfig, recipe: dict[str, Any]) -> dict[str, Any]:
 def _summarise(job: Job, record: RunRecord, engine: "Engine") -> None:
     """Counts, times and cost of what was made, for the run's record."""
     stages = {f"engine.{stage}": seconds for stage, seconds in engine.stats.seconds.items()}
-    record.seconds.update(stages)
+    record.seconds.update(stages | job.seconds)
     record.facts |= {
         "counts": {**job.counts, "planned": len(job.plan), "quarantined": job.quarantine.count},
         "unet_evaluations": engine.stats.unet_evaluations,

@@ -4,7 +4,8 @@ Encoding runs in threads beside the engine; rows are written by one thread, in o
 """
 
 import os
-from collections import Counter, deque
+import time
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -56,6 +57,7 @@ class Job:
     run_id: str
     on_event: OnEvent
     counts: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # this thread's, by stage
 
     def missing(self) -> int:
         """Samples to make at least: attempts that the store lacks, without the retries that these may bring."""
@@ -122,8 +124,12 @@ class Job:
         return width, height
 
     def _write(self, finished: Finished, meter: Meter) -> None:
+        began = time.perf_counter()
         image = finished.encoded.result() if finished.encoded else None
+        encoded = time.perf_counter()
         self.writer.append(finished.row, image, self.config.store.format, finished.embedding)
+        self.seconds["image-encode"] += encoded - began
+        self.seconds["write"] += time.perf_counter() - encoded
         self.counts[finished.row["status"]] += 1
         self.counts["accepted"] += finished.accepted
         self.counts["retried"] += finished.row["retry"] >= self.plan.attempts.best_of
