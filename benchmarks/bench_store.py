@@ -1,45 +1,123 @@
-"""Store writing: images appended and sealed by `StoreWriter` beside the same bytes written and fsynced as one file.
+"""Store writing: 20 kB images appended and sealed by `StoreWriter` beside `dd conv=fsync` of as many bytes.
 
-Timed: from opening to the sealed shard (journal, CRC, tar, index, manifest, fsync). The peer is a ceiling: it keeps no
-index, no checksum and cannot be continued after a crash.
+Timed: from opening to the last sealed shard (rows, journal, CRC32C, tar, index, manifest, fsync) with embeddings of 512
+numbers, at the default shard size and fsync policy. Bytes are those of the sealed tars, for all contestants; journal,
+index and embeddings come on top. Peers: dd with blocks of 1 MiB, and a loop of one pwrite per record with one fsync at
+the end. Both are ceilings: they keep no index and no checksum, and a crash leaves nothing to go on from.
+The disk is that of TMPDIR. Encoding: JPEGs of 256 x 256 by the pool of `discl generate`, with one thread and with all.
 """
 
-import itertools
 import os
+import subprocess
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
-import pytest
 
-from benchmarks.timing import record_micro
-from discl.store import StoreWriter
+from benchmarks.timing import interleave, record
+from discl.job import ENCODERS
+from discl.store import StoreWriter, encode_image
 
-IMAGES, BYTES = 200, 100_000
-
-
-def row(number: int) -> dict:
-    return {"key": f"{number:032x}", "recipe": "r", "source_id": "s", "class_id": 0, "level": 0, "status": "ok"}
+BYTES, SHARD = 20_000, 256_000_000
 
 
-def stored(folder, image: bytes) -> None:
-    with StoreWriter(folder, "bench", shard_bytes=1 << 30) as writer:
-        for number in range(IMAGES):
-            writer.append(row(number), image, "jpg", None)
+def rows(count: int) -> list[dict]:
+    """What `discl generate` knows of a sample; keys as even as digests."""
+    return [
+        {
+            "key": f"{number * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128:032x}",
+            "recipe": "r" * 32,
+            "source_id": f"n01440764_{number}.jpg",
+            "source_ids": [f"n01440764_{number}.jpg"],
+            "source_digest": "d" * 32,
+            "class_id": number % 1000,
+            "class_name": "tench, Tinca tinca",
+            "level": 30,
+            "seed": 10,
+            "retry": 0,
+            "noise_seed": number,
+            "prompt": "a photo of a tench",
+            "text_score": 0.2871239,
+            "image_score": 0.812312,
+            "margin": 0.0312312,
+            "status": "ok",
+            "control": False,
+            "width": 256,
+            "height": 256,
+        }
+        for number in range(count)
+    ]
 
 
-def raw(file, image: bytes) -> None:
-    with open(file, "wb") as out:
-        for _ in range(IMAGES):
-            out.write(image)
-        out.flush()
-        os.fsync(out.fileno())
+class Contest:
+    """Each contestant writes the same number of bytes and returns its rate in MB/s."""
+
+    def __init__(self, folder: str, count: int) -> None:
+        rng = np.random.default_rng(0)
+        self.folder, self.rows, self.image = Path(folder), rows(count), rng.bytes(BYTES)
+        self.embedding = rng.standard_normal(512).astype(np.float32)
+        self.bytes = count * 22_016  # a header, 20 kB and their padding, a header, the row's JSON and its padding
+        self.written = 0
+
+    def rate(self, write) -> float:
+        os.sync()
+        begin = time.perf_counter()
+        write(self.folder / "out")
+        seconds = time.perf_counter() - begin
+        subprocess.run(["rm", "-r", self.folder / "out"], check=True)
+        return self.bytes / seconds / 1e6
+
+    def store(self) -> float:
+        def write(out: Path) -> None:
+            with StoreWriter(out, "bench", shard_bytes=SHARD) as writer:
+                for row in self.rows:
+                    writer.append(row, self.image, "jpg", self.embedding)
+            self.written = sum(tar.stat().st_size for tar in out.glob("shards/*.tar"))
+            assert abs(self.written - self.bytes) < 0.01 * self.bytes, self.written
+
+        return self.rate(write)
+
+    def dd(self) -> float:
+        blocks = f"count={self.bytes >> 20}"
+        command = ["dd", "if=/dev/zero", "bs=1M", blocks, "conv=fsync", "status=none"]
+        return self.rate(lambda out: subprocess.run([*command, f"of={out}"], check=True))
+
+    def pwrite(self) -> float:
+        data = self.image + bytes(2016)
+
+        def write(out: Path) -> None:
+            descriptor = os.open(out, os.O_WRONLY | os.O_CREAT)
+            for number in range(len(self.rows)):
+                os.pwrite(descriptor, data, number * len(data))
+            os.fsync(descriptor)
+            os.close(descriptor)
+
+        return self.rate(write)
 
 
-@pytest.mark.parametrize("write", [stored, raw], ids=["store", "one file"])
-def test_twenty_megabytes(benchmark, tmp_path, write):
-    image = np.random.default_rng(0).bytes(BYTES)
-    numbers = itertools.count()
-    benchmark(lambda: write(tmp_path / str(next(numbers)), image))
+def encoding(threads: int, count: int) -> float:
+    """Images/s."""
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    image = np.repeat(np.repeat(noise, 8, axis=0), 8, axis=1)
+    with ThreadPoolExecutor(threads) as pool:
+        begin = time.perf_counter()
+        list(pool.map(lambda _: encode_image(image, "jpg"), range(count)))
+        return count / (time.perf_counter() - begin)
 
 
 def run(small: bool = False) -> None:
-    record_micro("store", __file__, pairs=("store", "one file"), small=small)
+    count, repeats = (200, 2) if small else (25_600, 7)
+    with tempfile.TemporaryDirectory() as folder:
+        contest = Contest(folder, count)
+        contestants = {"store": contest.store, "dd conv=fsync": contest.dd, "pwrite, fsync": contest.pwrite}
+        contest.store()
+        rates = interleave(contestants, repeats)
+    ratios = {f"store / {peer}": ("store", peer) for peer in ("dd conv=fsync", "pwrite, fsync")}
+    record("store", rates, "MB/s", ratios, keep=not small, records=count, record_bytes=BYTES, shard_bytes=SHARD)
+    pools = {f"{threads} threads": threads for threads in (1, ENCODERS)}
+    images = 20 if small else 1000
+    rates = interleave({name: lambda n=n: encoding(n, images) for name, n in pools.items()}, repeats)
+    names = list(pools)
+    record("store_encode", rates, "images/s", {"all / one": (names[-1], names[0])}, keep=not small, cores=ENCODERS)

@@ -62,7 +62,7 @@ void File::truncate(uint64_t size) {
 }
 
 void File::sync() {
-    if (::fsync(descriptor_)) fail(0, "fsync");
+    if (::fdatasync(descriptor_)) fail(0, "fsync");
 }
 
 }  // namespace discl

@@ -22,7 +22,7 @@ public:
     std::string read(uint64_t offset, uint64_t bytes) const;
     void write(uint64_t offset, std::string_view bytes);
     void truncate(uint64_t size);
-    void sync();
+    void sync();  // the bytes and the size, not the times
 
 private:
     [[noreturn]] void fail(uint64_t offset, const char* action) const;

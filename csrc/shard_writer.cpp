@@ -1,5 +1,6 @@
 #include "shard_writer.h"
 
+#include <cstddef>
 #include <cstring>
 #include <stdexcept>
 
@@ -18,11 +19,14 @@ static uint32_t record_crc(const RecordHeader& header, std::string_view payload)
     return crc32c(payload, crc32c(bytes_of(header).substr(covered)));
 }
 
-ShardWriter::ShardWriter(const std::string& tar, const std::string& journal)
-    : tar_(tar, File::Mode::write), journal_(journal, File::Mode::write) {
-    read_header();
-    recover();
+static uint64_t payload_bytes(const RecordHeader& header) {
+    return uint64_t{header.row_bytes} + header.embedding_bytes;
 }
+
+ShardWriter::ShardWriter(const std::string& tar, const std::string& journal, SyncEvery every)
+    : tar_(tar, File::Mode::write),
+      journal_(journal, File::Mode::write),
+      behind_(tar_, journal_, recover(), every, [this](WriteBatch& batch) { complete(batch); }) {}
 
 // A header that is cut short or all zero was never synced, so nothing behind it was either: the shard begins
 // anew.
@@ -40,95 +44,133 @@ void ShardWriter::read_header() {
     journal_.sync();
 }
 
-bool ShardWriter::next_record(uint64_t at, uint64_t tar_at, RecordHeader& header,
-                              std::string& payload) const {
+bool ShardWriter::next_record(Ends at, RecordHeader& header, std::string& payload) const {
     const uint64_t journal_size = journal_.size(), tar_size = tar_.size();
-    if (journal_size < at + sizeof header) return false;
-    journal_.read(at, reinterpret_cast<char*>(&header), sizeof header);
-    const uint64_t payload_bytes = uint64_t{header.row_bytes} + header.embedding_bytes;
-    if (header.magic != record_magic || payload_bytes > journal_size - at - sizeof header) return false;
-    payload = journal_.read(at + sizeof header, payload_bytes);
+    if (journal_size < at.journal + sizeof header) return false;
+    journal_.read(at.journal, reinterpret_cast<char*>(&header), sizeof header);
+    if (header.magic != record_magic || payload_bytes(header) > journal_size - at.journal - sizeof header)
+        return false;
+    payload = journal_.read(at.journal + sizeof header, payload_bytes(header));
     if (record_crc(header, payload) != header.crc) return false;
-    if (header.tar_begin != tar_at || header.tar_end < tar_at || header.tar_end > tar_size) return false;
-    return crc32c(tar_.read(tar_at, header.tar_end - tar_at)) == header.tar_crc;
+    if (header.tar_begin != at.tar || header.tar_end < at.tar || header.tar_end > tar_size) return false;
+    return crc32c(tar_.read(at.tar, header.tar_end - at.tar)) == header.tar_crc;
 }
 
-void ShardWriter::recover() {
+static Ends behind(Ends at, const RecordHeader& header) {
+    return {header.tar_end, at.journal + sizeof header + payload_bytes(header), at.samples + 1};
+}
+
+// What is found may still be in the page cache only: it is synced before anybody builds on it.
+Ends ShardWriter::recover() {
+    read_header();
+    Ends ends{0, sizeof(JournalHeader), 0};
     RecordHeader header;
     std::string payload;
-    while (next_record(journal_end_, tar_end_, header, payload)) {
-        journal_end_ += sizeof header + payload.size();
-        tar_end_ = header.tar_end;
-        ++samples_;
+    for (; next_record(ends, header, payload); ends = behind(ends, header)) note(header);
+    journal_.truncate(ends.journal);
+    tar_.truncate(ends.tar);
+    if (ends.samples) {
+        tar_.sync();
+        journal_.sync();
     }
-    journal_.truncate(journal_end_);
-    tar_.truncate(tar_end_);
+    return ends;
 }
 
-void ShardWriter::append(const Sample& sample) {
-    const std::lock_guard lock(mutex_);
-    std::string span;
+void ShardWriter::note(const RecordHeader& header) {
+    places_.push_back({header.data_offset, header.data_length, header.data_crc});
+    tar_crc_ = crc32c_joined(tar_crc_, header.tar_crc, header.tar_end - header.tar_begin);
+}
+
+// A sample's tar members, and its record without the checksums, which `complete` enters.
+static void fill(WriteBatch& batch, const Sample& sample) {
     RecordHeader header{};
-    header.data_offset = no_data;
-    if (!sample.extension.empty()) {
-        const std::string stem = std::string(sample.key) + ".";
-        header.data_offset =
-            tar_end_ + append_member(span, stem + std::string(sample.extension), sample.image);
-        append_member(span, stem + "json", sample.json);
-    }
-    if (sample.row.size() > UINT32_MAX || sample.embedding.size() > UINT32_MAX)
-        throw std::invalid_argument("the row of sample " + std::string(sample.key) + " is larger than 4 GiB");
     header.magic = record_magic;
     header.row_bytes = uint32_t(sample.row.size());
     header.embedding_bytes = uint32_t(sample.embedding.size());
-    header.tar_begin = tar_end_;
-    header.tar_end = tar_end_ + span.size();
+    header.tar_begin = batch.begin.tar + batch.tar.size();
+    header.data_offset = no_data;
     header.data_length = sample.image.size();
-    header.tar_crc = crc32c(span);
-    header.data_crc = crc32c(sample.image);
-    const std::string payload = std::string(sample.row).append(sample.embedding);
-    header.crc = record_crc(header, payload);
-    // The ends move only after both writes, so what a failed write left behind is overwritten or cut off.
-    tar_.write(tar_end_, span);
-    journal_.write(journal_end_, std::string(bytes_of(header)) + payload);
-    tar_end_ = header.tar_end;
-    journal_end_ += sizeof header + payload.size();
-    ++samples_;
+    if (!sample.extension.empty()) {
+        const std::string stem = std::string(sample.key) + ".";
+        header.data_offset =
+            batch.begin.tar + append_member(batch.tar, stem + std::string(sample.extension), sample.image);
+        append_member(batch.tar, stem + "json", sample.json);
+    }
+    header.tar_end = batch.begin.tar + batch.tar.size();
+    batch.journal.append(bytes_of(header)).append(sample.row).append(sample.embedding);
 }
 
-void ShardWriter::sync() {
-    const std::lock_guard lock(mutex_);
-    tar_.sync();
-    journal_.sync();
+bool ShardWriter::append(const Sample& sample) {
+    if (sample.row.size() > UINT32_MAX || sample.embedding.size() > UINT32_MAX)
+        throw std::invalid_argument("the row of sample " + std::string(sample.key) + " is larger than 4 GiB");
+    return behind_.append([&](WriteBatch& batch) {
+        const size_t tar = batch.tar.size(), journal = batch.journal.size();
+        try {
+            fill(batch, sample);
+        } catch (...) {
+            batch.tar.resize(tar);
+            batch.journal.resize(journal);
+            throw;
+        }
+    });
+}
+
+// The image is summed once: the sum over the members is joined from those of its parts.
+void ShardWriter::complete(WriteBatch& batch) {
+    const std::string_view tar(batch.tar);
+    for (size_t at = 0; at < batch.journal.size();) {
+        RecordHeader header;
+        std::memcpy(&header, batch.journal.data() + at, sizeof header);
+        const auto part = [&](uint64_t begin, uint64_t end) {
+            return tar.substr(begin - batch.begin.tar, end - begin);
+        };
+        if (header.data_offset != no_data) {
+            const uint64_t image_end = header.data_offset + header.data_length;
+            header.data_crc = crc32c(part(header.data_offset, image_end));
+            const uint32_t front = crc32c(part(header.tar_begin, header.data_offset));
+            header.tar_crc = crc32c(part(image_end, header.tar_end),
+                                    crc32c_joined(front, header.data_crc, header.data_length));
+        }
+        const std::string_view payload =
+            std::string_view(batch.journal).substr(at + sizeof header, payload_bytes(header));
+        header.crc = record_crc(header, payload);
+        std::memcpy(batch.journal.data() + at, &header, sizeof header);
+        note(header);
+        at += sizeof header + payload.size();
+    }
+}
+
+uint64_t ShardWriter::written_bytes() {
+    const Ends ends = behind_.appended();
+    return ends.tar + ends.journal;
 }
 
 std::vector<Record> ShardWriter::records() {
-    const std::lock_guard lock(mutex_);
+    behind_.flush();
     std::vector<Record> records;
     RecordHeader header;
     std::string payload;
-    uint64_t at = sizeof(JournalHeader), tar_at = 0;
-    while (records.size() < samples_) {
-        if (!next_record(at, tar_at, header, payload))
-            throw std::runtime_error(journal_.path() + " at offset " + std::to_string(at) + ": sample " +
-                                     std::to_string(records.size()) + " of " + std::to_string(samples_) +
-                                     " reads back other than it was written");
-        at += sizeof header + payload.size();
-        tar_at = header.tar_end;
+    const uint64_t samples = this->samples();
+    for (Ends at{0, sizeof(JournalHeader), 0}; at.samples < samples; at = behind(at, header)) {
+        if (!next_record(at, header, payload))
+            throw std::runtime_error(journal_.path() + " at offset " + std::to_string(at.journal) +
+                                     ": sample " + std::to_string(at.samples) + " of " +
+                                     std::to_string(samples) + " reads back other than it was written");
         records.push_back({payload.substr(0, header.row_bytes), payload.substr(header.row_bytes),
-                           header.data_offset != no_data, header.data_offset, header.data_length,
-                           header.data_crc});
+                           {header.data_offset, header.data_length, header.data_crc}});
     }
     return records;
 }
 
 void ShardWriter::finish() {
-    const std::lock_guard lock(mutex_);
-    journal_.truncate(journal_end_);
-    tar_.truncate(tar_end_);
-    tar_.write(tar_end_, std::string(2 * tar_block, '\0'));
-    tar_.sync();
-    journal_.sync();
+    behind_.stop();
+    const Ends ends = behind_.appended();
+    const std::string footer(2 * tar_block, '\0');
+    journal_.truncate(ends.journal);
+    tar_.truncate(ends.tar);
+    tar_.write(ends.tar, footer);
+    behind_.sync_or_cut();
+    tar_crc_ = crc32c(footer, tar_crc_);
 }
 
 }  // namespace discl

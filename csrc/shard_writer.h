@@ -3,13 +3,13 @@
 #pragma once
 
 #include <cstdint>
-#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "file.h"
 #include "format.h"
+#include "write_behind.h"
 
 namespace discl {
 
@@ -19,33 +19,50 @@ struct Sample {
     std::string_view row, embedding;  // for the journal
 };
 
-struct Record {
-    std::string row, embedding;
-    bool has_image;
+// Where an image lies in the tar; offset = no_data: the sample has none.
+struct TarPlace {
     uint64_t offset, length;
     uint32_t crc;
+};
+
+struct Record {
+    std::string row, embedding;
+    TarPlace place;
 };
 
 class ShardWriter {
 public:
     // Makes the pair, or cuts both files after the last sample that verifies.
-    ShardWriter(const std::string& tar, const std::string& journal);
+    ShardWriter(const std::string& tar, const std::string& journal, SyncEvery every);
 
-    void append(const Sample& sample);
-    void sync();                    // the tar, then the journal
-    std::vector<Record> records();  // read back and verified; throws if fewer than samples() verify
-    void finish();                  // footer, cut, fsync; the pair can still be recovered afterwards
-    uint64_t samples() const { return samples_; }
-    uint64_t written_bytes() const { return tar_end_ + journal_end_; }
+    // False: the sample is not taken, wait_for_room and try again; what the disk refuses is thrown there.
+    bool append(const Sample& sample);
+    void wait_for_room() { behind_.wait_for_room(); }
+    void flush() { behind_.flush(); }  // everything appended is durable
+    std::vector<Record> records();     // read back and verified; throws if fewer than samples() verify
+    void finish();                     // footer and fsync; the pair can still be recovered afterwards
+    void close() { behind_.close(); }  // nothing can be appended any more, nothing will be written
+    bool forked() const { return behind_.forked(); }
+
+    uint64_t samples() { return behind_.appended().samples; }
+    uint64_t synced_samples() { return behind_.synced().samples; }
+    uint64_t written_bytes();  // tar and journal together
+    // Of a finished shard:
+    const std::vector<TarPlace>& places() const { return places_; }
+    uint64_t tar_bytes() const { return tar_.size(); }
+    uint32_t tar_crc() const { return tar_crc_; }
 
 private:
     void read_header();
-    void recover();
-    bool next_record(uint64_t at, uint64_t tar_at, RecordHeader& header, std::string& payload) const;
+    Ends recover();
+    bool next_record(Ends at, RecordHeader& header, std::string& payload) const;
+    void note(const RecordHeader& header);
+    void complete(WriteBatch& batch);
 
-    std::mutex mutex_;
     File tar_, journal_;
-    uint64_t tar_end_ = 0, journal_end_ = sizeof(JournalHeader), samples_ = 0;
+    std::vector<TarPlace> places_;  // of what is written
+    uint32_t tar_crc_ = 0;       // of what is written
+    WriteBehind behind_;         // last: its threads end before the rest goes
 };
 
 }  // namespace discl

@@ -1,6 +1,5 @@
 #include "tar.h"
 
-#include <cstdio>
 #include <cstring>
 #include <stdexcept>
 
@@ -26,6 +25,11 @@ static unsigned checksum(Ustar header) {
     return sum;
 }
 
+// `digits` octal digits at `out`. By hand: snprintf took half of the time of a header.
+static void put_octal(char* out, int digits, uint64_t value) {
+    for (int i = digits; i-- > 0; value /= 8) out[i] = char('0' + value % 8);
+}
+
 uint64_t append_member(std::string& out, std::string_view name, std::string_view data) {
     if (name.empty() || name.size() > sizeof Ustar::name - 1 || data.size() >= largest_member)
         throw std::invalid_argument("tar member '" + std::string(name) + "' of " +
@@ -35,12 +39,12 @@ uint64_t append_member(std::string& out, std::string_view name, std::string_view
     std::memcpy(header.mode, "0000644", 8);
     std::memcpy(header.uid, "0000000", 8);
     std::memcpy(header.gid, "0000000", 8);
-    std::snprintf(header.size, sizeof header.size, "%011llo", static_cast<unsigned long long>(data.size()));
+    put_octal(header.size, 11, data.size());
     std::memcpy(header.mtime, "00000000000", 12);
     header.type = '0';
     std::memcpy(header.magic, "ustar", 6);
     std::memcpy(header.version, "00", 2);
-    std::snprintf(header.checksum, sizeof header.checksum, "%06o", checksum(header));
+    put_octal(header.checksum, 6, checksum(header));
     header.checksum[7] = ' ';
     out.append(reinterpret_cast<const char*>(&header), sizeof header);
     const uint64_t begin = out.size();

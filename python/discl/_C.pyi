@@ -56,27 +56,72 @@ def crc32c_table(data: bytes | bytearray | memoryview, crc: int = 0) -> int:
 class ShardWriter:
     """An unsealed shard: a growing tar and its journal (csrc/format.h).
 
-    Opening an existing pair cuts both after the last sample that verifies and goes on from there.
+    Opening an existing pair cuts both after the last sample that verifies and goes on from there. Samples are
+    written by a thread of their own and fsynced by another, in groups of `sync_samples` or what came in
+    `sync_seconds`. For one thread at a time.
     """
 
-    def __init__(self, tar: str, journal: str) -> None: ...
+    def __init__(self, tar: str, journal: str, sync_samples: int = 64, sync_seconds: float = 10.0) -> None: ...
     def append(self, key: str, extension: str, image: bytes, json: bytes, row: bytes, embedding: bytes) -> None:
-        """Write <key>.<extension> and <key>.json to the tar, then the record. extension "": no image."""
+        """Take <key>.<extension> and <key>.json for the tar, row and embedding for the journal. extension "": no image.
 
-    def sync(self) -> None:
-        """fsync the tar, then the journal: what was appended survives a power cut."""
+        Waits only when 8 MB are unwritten. OSError when an earlier sample could not be written, which has then
+        been tried again: this one is not taken, the earlier ones are still to be written. After a failed fsync
+        that error for ever: what lies behind the last good one is cut off.
+        """
+
+    def flush(self) -> None:
+        """Return when what was appended survives a power cut; raises as `append`."""
 
     def records(self) -> list[tuple[bytes, bytes, tuple[int, int, int] | None]]:
-        """(row, embedding, (offset, length, crc32c) of the image or None) per sample, verified."""
+        """(row, embedding, (offset, length, crc32c) of the image or None) per sample, read back and verified."""
 
     def finish(self) -> None:
         """Write the tar's footer and fsync both files. Opening the pair again takes the footer off."""
 
+    def close(self) -> None:
+        """Write what was appended, without fsync, and leave the files alone from then on. Raises nothing."""
+
+    def places(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint32]]:
+        """After `finish`: offset, length and CRC32C per sample; offset -1 where there is no image."""
+
     @property
-    def samples(self) -> int: ...
+    def samples(self) -> int:
+        """Appended so far."""
+
+    @property
+    def synced_samples(self) -> int:
+        """Of them those that survive a power cut."""
+
     @property
     def written_bytes(self) -> int:
-        """Tar and journal together."""
+        """Tar and journal together, with what is still to be written."""
+
+    @property
+    def tar_bytes(self) -> int: ...
+    @property
+    def tar_crc(self) -> int:
+        """After `finish`: CRC32C of the whole tar."""
+
+class KeyTable:
+    """Distinct keys of 32 hex characters, numbered in order of adding; 23 bytes each.
+
+    ValueError for anything else than such keys, except in `in`.
+    """
+
+    def __init__(self) -> None: ...
+    def add(self, key: str) -> bool:
+        """False if it was there already."""
+
+    def add_all(self, keys: bytes | memoryview) -> int:
+        """Add keys that lie end to end; returns how many were new."""
+
+    def find_all(self, keys: bytes | memoryview) -> NDArray[np.int64]:
+        """The number of each of these keys, -1 for those that are not there."""
+
+    def __contains__(self, key: object) -> bool: ...
+    def __getitem__(self, number: int) -> str: ...
+    def __len__(self) -> int: ...
 
 class ShardReader:
     """A sealed shard; one descriptor, any number of threads."""

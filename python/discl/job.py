@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from discl.engine import Engine, Sample
     from discl.store import StoreWriter
 
-ENCODERS = min(4, os.cpu_count() or 1)
-ENCODE_AHEAD = 4 * ENCODERS  # images that may wait between the engine and the store
+ENCODERS = len(os.sched_getaffinity(0))
+ENCODE_AHEAD = 2 * ENCODERS  # images that may wait between the engine and the store
 OWN_SIZE = "own"  # the size policy of a run without [spectrum] size
 Margin = Callable[["np.ndarray | None", int], "float | None"]
 

@@ -21,6 +21,7 @@ def whole(tmp_path_factory):
     ends = [(8, 0)]
     for sample in GIVEN:
         writer.append(*sample)
+        writer.flush()
         ends.append((pair.journal.stat().st_size, pair.tar.stat().st_size))
     return *pair.bytes(), ends
 
@@ -33,6 +34,7 @@ def recovers_to(pair: Pair, whole, kept: int) -> None:
     assert [(row, embedding) for row, embedding, _ in writer.records()] == [s[4:] for s in GIVEN[:kept]]
     for sample in GIVEN[kept:]:
         writer.append(*sample)
+    writer.flush()
     assert pair.bytes() == whole[:2]
 
 

@@ -18,7 +18,7 @@ from discl.store.shard import unsealed_numbers
 from tests.discl.store_samples import check, fill, key, sample
 
 COUNT = 400
-# Prints how many samples it found, then how many there are after each one it appends.
+# Prints how many samples it found, then how many are durable, time and again.
 FILL = f"""
 import sys
 from discl.store import StoreWriter
@@ -28,7 +28,9 @@ with StoreWriter(sys.argv[1], "run", shard_bytes=40_000, sync_samples=16) as wri
     for i in range({COUNT}):
         if key(i) not in writer.keys:
             writer.append(*sample(i))
-            print(len(writer.keys), flush=True)
+            if i % 5 == 0:
+                writer.flush()
+                print(len(writer.keys), flush=True)
 """
 
 # For n = 0, 1, ...: a forked writer dies just before its n-th change of a file (open for writing, rename, link,
@@ -57,15 +59,16 @@ def dies(root, left):
         for i in range(6):
             if key(i) not in writer.keys:
                 writer.append(*sample(i))
-            appended[0] = max(appended[0], i + 1)
+                writer.flush()
+            durable[0] = max(durable[0], i + 1)
     os._exit(0)
 
-boundary, appended = 0, mmap.mmap(-1, 1)  # shared with the forks
+boundary, durable = 0, mmap.mmap(-1, 1)  # shared with the forks
 while dies(root := f"{sys.argv[1]}/{boundary}", boundary):
     dies(root, 8 + boundary % 5)  # the first 7 make folders and take the lock
     with StoreWriter(root, "run", shard_bytes=5_000) as writer:
-        assert writer.keys >= {key(i) for i in range(appended[0])}, "what was appended is lost"
-    appended[0] = 0
+        assert writer.keys >= {key(i) for i in range(durable[0])}, "what was durable is lost"
+    durable[0] = 0
     check(fill(Path(root), range(6), shard_bytes=5_000), 6)
     assert verify(root) == []
     left = sorted(path.suffix for path in Path(root, "shards").iterdir())
@@ -92,19 +95,19 @@ def tar_members(root):
 
 
 def kill_at_random(root, kills, rng):
-    """Runs FILL until it ends by itself, killing the first `kills` attempts: none loses what was appended."""
-    appended = died = 0
+    """Runs FILL until it ends by itself, killing the first `kills` attempts: none loses what was durable."""
+    durable = died = 0
     for attempt in range(kills + 1):
         writer = start(FILL, root)
         first = writer.stdout.readline()
-        assert int(first or -1) >= appended, writer.stderr.read().decode()
+        assert int(first or -1) >= durable, writer.stderr.read().decode()
         if attempt < kills:
             time.sleep(rng.uniform(0, 0.3))
             writer.kill()
         counts, errors = writer.communicate()
         assert writer.returncode in ((0, -signal.SIGKILL) if attempt < kills else (0,)), errors.decode()
         died += writer.returncode != 0
-        appended = max([int(first), *map(int, counts.rpartition(b"\n")[0].split())])
+        durable = max([int(first), *map(int, counts.rpartition(b"\n")[0].split())])
     return died
 
 
@@ -152,6 +155,7 @@ def unsealed(tmp_path):
     writer.__enter__()
     for i in range(10):
         writer.append(*sample(i))
+    writer.flush()
     writer._lock.release()
     return tmp_path / "s"
 
@@ -198,6 +202,7 @@ def test_unsealed_shards_of_a_store_put_together_by_hand(unsealed, tmp_path):
     other.__enter__()
     for i in range(10, 14):
         other.append(*sample(i))
+    other.flush()
     other._lock.release()
     for suffix in ("journal", "tar.tmp"):
         os.rename(tmp_path / f"other/shards/000000.{suffix}", unsealed / f"shards/000004.{suffix}")

@@ -210,18 +210,24 @@ def test_user_columns_that_are_taken(tmp_path, names):
 
 
 def test_a_full_disk_loses_nothing(tmp_path):
-    """A file size limit stands in for the disk: appending fails, what was there stays, and it goes on."""
+    """A file size limit stands in for the disk: it is told, and once there is room everything is written."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     with StoreWriter(tmp_path / "s", "run", shard_bytes=10**6) as writer:
         for i in range(5):
             writer.append(*sample(i))
+        writer.flush()
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
         try:
-            with pytest.raises(StoreError, match=f"cannot append sample {key(5)} .*File too large"):
-                writer.append(sample(5)[0], bytes(10_000), "png", None)
+            for i in (5, 6):
+                writer.append(*sample(i))
+            with pytest.raises(StoreError, match=r"cannot sync .*000000\.tar\.tmp at offset .*File too large"):
+                writer.flush()
+            with pytest.raises(StoreError, match=f"cannot append sample {key(8)} .*File too large"):
+                time.sleep(0.1)  # meanwhile it is tried again
+                writer.append(*sample(8))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        for i in range(5, 9):
+        for i in (7, 8):
             writer.append(*sample(i))
     check(Store(tmp_path / "s"), 9)
     assert verify(tmp_path / "s") == []

@@ -25,7 +25,7 @@ def rewrite_manifest(root, **changes):
     body = json.loads(path.read_text())
     del body["digest"]
     body |= changes
-    body["files"] = {name: file_entry(root / name) for name in body["files"]}
+    body["files"] = {name: file_entry(root / name, list(entry)[1]) for name, entry in body["files"].items()}
     path.write_text(json.dumps(body | {"digest": _digest(body)}))
 
 

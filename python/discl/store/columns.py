@@ -1,13 +1,14 @@
 """The index: one row dict per sample in, JSON for the journal and the tar, and an Arrow table, out."""
 
 import datetime
-import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
+import pyarrow.json
 
 from discl.errors import StoreError
 
@@ -47,8 +48,16 @@ PLACE_SCHEMA = pa.schema(
 )
 SCHEMA = pa.schema([*list(ROW_SCHEMA)[:-3], *PLACE_SCHEMA, *list(ROW_SCHEMA)[-3:]])
 
+_OWN = frozenset(ROW_SCHEMA.names)
+
 # Who made a sample and when is no property of the sample: the tar's bytes depend on the key alone.
 NOT_IN_TAR = ("run_id", "created_at")
+
+# Values of exactly these classes (and the integers' range) need no look by Arrow, which takes 100 times as long.
+_STRINGS = pa.list_(pa.string())
+_PLAIN = {pa.string(): str, pa.int64(): int, pa.int32(): int, pa.float32(): float, pa.bool_(): bool}
+_CLASSES = [(field.name, _PLAIN.get(field.type, type(None))) for field in ROW_SCHEMA]
+_LIMITS = [(f.name, 1 << f.type.bit_width - 1) for f in ROW_SCHEMA if pa.types.is_integer(f.type)]
 
 
 def check_key(key: Any) -> str:
@@ -65,68 +74,106 @@ def check_user_columns(names: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def complete_row(row: Mapping[str, Any], user_columns: tuple[str, ...], run_id: str) -> dict[str, Any]:
-    """Every column as a plain JSON value; what the row lacks is None. Raises StoreError."""
-    check_key(row.get("key"))
-    unknown = sorted(set(row) - set(ROW_SCHEMA.names) - set(user_columns))
-    if unknown:
-        raise StoreError(f"sample {row['key']}: unknown columns {unknown}; name them in user_columns")
-    full = {name: plain(row.get(name)) for name in (*ROW_SCHEMA.names, *user_columns)}
-    full["run_id"] = full["run_id"] or run_id
-    full["created_at"] = full["created_at"] or plain(datetime.datetime.now(datetime.timezone.utc))
-    return full
+class RowEncoder:
+    """Rows of one run as JSON. What a row lacks is null; its run and its time are filled in."""
+
+    def __init__(self, user_columns: tuple[str, ...], run_id: str) -> None:
+        self.run_id = run_id
+        self._blank: dict[str, Any] = dict.fromkeys((*ROW_SCHEMA.names, *user_columns))
+
+    def encode(self, row: Mapping[str, Any]) -> tuple[bytes, bytes]:
+        """The row for the journal, every column in it, and for the tar. StoreError for what does not fit the index."""
+        check_key(row.get("key"))
+        full = {**self._blank, **row}
+        if len(full) > len(self._blank):
+            unknown = sorted(full.keys() - self._blank.keys())
+            raise StoreError(f"sample {row['key']}: unknown columns {unknown}; name them in user_columns")
+        _check_types(full)
+        maker = {name: full.pop(name) for name in NOT_IN_TAR}
+        maker["run_id"] = maker["run_id"] or self.run_id
+        maker["created_at"] = maker["created_at"] or datetime.datetime.now(datetime.timezone.utc)
+        in_tar = _json(full, row["key"])
+        return _json(maker, row["key"])[:-1] + b"," + in_tar[1:], in_tar
 
 
-def plain(value: Any) -> Any:
-    """A JSON value: numpy scalars unwrapped, times as ISO 8601 in UTC, NaN as null."""
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [plain(item) for item in value]
-    if isinstance(value, datetime.datetime):
-        return value.astimezone(datetime.timezone.utc).isoformat(timespec="microseconds")
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+def _check_types(row: dict[str, Any]) -> None:
+    """Refuse now what the index could not hold when the shard is sealed, and unwrap what JSON does not know."""
+    for name, plain in _CLASSES:
+        value = row[name]
+        if value is not None and value.__class__ is not plain:
+            row[name] = _checked(row, name)
+    for name, limit in _LIMITS:
+        value = row[name]
+        if value is not None and not -limit <= value < limit:
+            _checked(row, name)
 
 
-def row_json(row: Mapping[str, Any]) -> bytes:
+def _checked(row: Mapping[str, Any], name: str) -> Any:
+    field, value = ROW_SCHEMA.field(name), row[name]
+    if field.type == _STRINGS and value.__class__ is list and all(item.__class__ is str for item in value):
+        return value
     try:
-        return json.dumps(row, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-    except (TypeError, ValueError) as error:
-        raise StoreError(f"sample {row['key']}: a column does not fit JSON: {error}") from error
-
-
-def tar_json(row: Mapping[str, Any]) -> bytes:
-    return row_json({name: value for name, value in row.items() if name not in NOT_IN_TAR})
-
-
-def index_table(rows: list[dict[str, Any]], places: list[tuple[int, int, int, int] | None]) -> pa.Table:
-    """Rows and (shard, offset, length, crc32c) or None in; SCHEMA's columns, then the user's, out."""
-    user = list(dict.fromkeys(name for row in rows for name in row if name not in ROW_SCHEMA.names))
-    arrays = [pa.array([_typed(row[field.name], field) for row in rows], field.type) for field in ROW_SCHEMA]
-    columns = zip(*(place or (None,) * 4 for place in places), strict=True) if places else [[]] * 4
-    arrays += [pa.array(list(values), field.type) for values, field in zip(columns, PLACE_SCHEMA, strict=True)]
-    arrays += [_inferred([row.get(name) for row in rows]) for name in user]
-    table = pa.table(arrays, names=[*ROW_SCHEMA.names, *PLACE_SCHEMA.names, *user])
-    return table.select([*SCHEMA.names, *user])
-
-
-def check_types(row: Mapping[str, Any]) -> None:
-    """Refuse now what the index could not hold when the shard is sealed. Raises StoreError."""
-    for field in ROW_SCHEMA:
-        try:
-            pa.scalar(_typed(row[field.name], field), field.type)
-        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-            raise StoreError(
-                f"sample {row['key']}: column {field.name} is {row[field.name]!r}, not {field.type}: {error}"
-            ) from error
-
-
-def _typed(value: Any, field: pa.Field) -> Any:
-    if isinstance(value, str) and pa.types.is_list(field.type):
-        raise TypeError("Arrow would take a string for a list of letters")
-    if value is not None and pa.types.is_timestamp(field.type):
-        return datetime.datetime.fromisoformat(value)
+        value = _plain(value)
+        if isinstance(value, str) and pa.types.is_list(field.type):
+            raise TypeError("Arrow would take a string for a list of letters")
+        if isinstance(value, str) and pa.types.is_timestamp(field.type):
+            value = _plain(datetime.datetime.fromisoformat(value.replace("Z", "+00:00")))
+        pa.scalar(value, field.type)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise StoreError(f"sample {row['key']}: column {name} is {row[name]!r}, not {field.type}: {error}") from error
     return value
+
+
+def _plain(value: Any) -> Any:
+    """Numpy's scalars and arrays unwrapped, times in UTC."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, datetime.datetime):
+        return value.astimezone(datetime.timezone.utc)
+    return value
+
+
+def _json(row: dict[str, Any], key: str) -> bytes:
+    """NaN and infinity are null."""
+    try:
+        return orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY)
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"sample {key}: a column does not fit JSON: {error}") from error
+
+
+Places = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def index_table(encoded: Sequence[bytes], user_columns: Iterable[str], shard: int, places: Places) -> pa.Table:
+    """Journal rows and (offset, length, crc32c), -1 where there is no image, in; the index out.
+
+    The columns are SCHEMA's, then the user's.
+    """
+    rows = _parsed(encoded)
+    offset, length, crc = places
+    values = (np.full(len(encoded), shard, np.int32), offset, length, crc)
+    for value, field in zip(values, PLACE_SCHEMA, strict=True):
+        rows = rows.append_column(field, pa.array(value, field.type, mask=offset < 0))
+    rows = rows.select(SCHEMA.names)
+    user = list(user_columns)
+    given = [orjson.loads(row) for row in encoded] if user else []
+    for name in user:
+        rows = rows.append_column(name, _inferred([row.get(name) for row in given]))
+    return rows
+
+
+def _parsed(encoded: Sequence[bytes]) -> pa.Table:
+    """ROW_SCHEMA's columns. Arrow's parser leaves the GIL to the thread that appends to the next shard."""
+    block = max(1 << 20, 2 * max(map(len, encoded)))  # a row must fit in a block
+    lines = pa.BufferReader(b"\n".join(encoded))
+    how = pyarrow.json.ParseOptions(explicit_schema=ROW_SCHEMA, unexpected_field_behavior="ignore")
+    read = pyarrow.json.ReadOptions(use_threads=False, block_size=block)
+    return pyarrow.json.read_json(lines, read, how).combine_chunks()
+
+
+def user_columns_of(row: Mapping[str, Any]) -> list[str]:
+    """The columns of a journal row that are not ROW_SCHEMA's."""
+    return [name for name in row if name not in _OWN]
 
 
 def _inferred(values: list[Any]) -> pa.Array:

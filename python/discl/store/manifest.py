@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from discl import _C
 from discl.atomic import fsync_folder
 from discl.errors import StoreError
 
-FORMAT = 1
+FORMAT = 2  # 1 had BLAKE2b digests of tars
 FOLDERS = ("manifest", "shards", "index", "embeddings", "selections", "runs")
 _NAME = re.compile(r"(\d{6,})\.json")
 _SNAPSHOT = re.compile(r"(\d{6,})-([0-9a-f]{32})")
@@ -19,7 +20,7 @@ _SNAPSHOT = re.compile(r"(\d{6,})-([0-9a-f]{32})")
 
 @dataclass(frozen=True)
 class Shard:
-    """One sealed shard. `files`: path inside the store -> {"bytes": int, "blake2b": 32 hex}."""
+    """One sealed shard. `files`: path inside the store -> {"bytes": int, "blake2b": 32 hex or "crc32c": 8 hex}."""
 
     number: int
     rows: int
@@ -45,25 +46,33 @@ def manifest_path(number: int) -> str:
     return f"manifest/{number:06d}.json"
 
 
-def file_entry(path: Path) -> dict[str, Any]:
-    """Size and digest of a file, as the manifest records them."""
+def data_entry(data: bytes) -> dict[str, Any]:
+    """Size and digest of a file's content, as the manifest records them."""
+    return {"bytes": len(data), "blake2b": hashlib.blake2b(data, digest_size=16).hexdigest()}
+
+
+def tar_entry(bytes: int, crc32c: int) -> dict[str, Any]:
+    """The same of a tar. A CRC32C, since that is known when the tar is: no second pass over the images."""
+    return {"bytes": bytes, "crc32c": f"{crc32c:08x}"}
+
+
+def file_entry(path: Path, kind: str = "blake2b") -> dict[str, Any]:
+    """The entry of this kind for a file as it is now."""
+    if kind == "blake2b":
+        return data_entry(path.read_bytes())
+    crc = 0
     with open(path, "rb") as file:
-        digest = hashlib.blake2b(digest_size=16)
         while block := file.read(1 << 22):
-            digest.update(block)
-        return {"bytes": file.tell(), "blake2b": digest.hexdigest()}
+            crc = _C.crc32c(block, crc)
+        return tar_entry(file.tell(), crc)
 
 
-def publish(root: Path, number: int, rows: int, images: int, run_id: str, files: list[str]) -> None:
-    """Enter a shard whose files are complete and durable: before this no reader sees it, after it all do."""
-    body = {
-        "format": FORMAT,
-        "number": number,
-        "rows": rows,
-        "images": images,
-        "run_id": run_id,
-        "files": {name: file_entry(root / name) for name in files},
-    }
+def publish(root: Path, number: int, rows: int, images: int, run_id: str, files: dict[str, dict[str, Any]]) -> None:
+    """Enter a shard whose files are complete and durable: before this no reader sees it, after it all do.
+
+    files: path inside the store -> its entry.
+    """
+    body = {"format": FORMAT, "number": number, "rows": rows, "images": images, "run_id": run_id, "files": files}
     text = json.dumps(body | {"digest": _digest(body)}, indent=1)
     _put_if_absent(root / manifest_path(number), text.encode())
 

@@ -1,11 +1,10 @@
 """A store's folder in, its index as an Arrow table and its images by key out: a view that never changes."""
 
-import hashlib
 import io
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -17,8 +16,10 @@ from PIL import Image
 from discl import _C
 from discl.atomic import write_atomic
 from discl.errors import StoreError
-from discl.store import manifest
-from discl.store.columns import SCHEMA, check_key
+from discl.store import index, manifest
+from discl.store.columns import PLACE_SCHEMA, SCHEMA, check_key
+from discl.store.index import Filter
+from discl.store.keys import Keys
 
 _SELECTION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -50,50 +51,61 @@ class Store:
 
     @cached_property
     def table(self) -> pa.Table:
-        """The index, one row per sample in the order of appending: SCHEMA's columns, then the user's."""
-        parts = [SCHEMA.empty_table(), *(self._index(shard) for shard in self.shards)]
+        """The index, one row per sample in the order of appending: SCHEMA's columns, then the user's.
+
+        All of it, in memory (about 400 bytes per sample): `scan` reads millions of rows piece by piece.
+        """
+        parts = [
+            SCHEMA.empty_table(),
+            *(index.open_index(self.path, shard).read(use_threads=False) for shard in self.shards),
+        ]
         try:
-            return pa.concat_tables(parts, promote_options="permissive").combine_chunks()
+            return pa.concat_tables(parts, promote_options="permissive")
         except pa.ArrowException as error:
             raise StoreError(f"{self.path}: a user column changes its type between shards: {error}") from error
 
-    def _index(self, shard: manifest.Shard, columns: list[str] | None = None) -> pa.Table:
-        name = manifest.index_path(shard.number)
-        try:
-            data = (self.path / name).read_bytes()
-            if hashlib.blake2b(data, digest_size=16).hexdigest() != shard.files[name]["blake2b"]:
-                raise ValueError("its digest is not the one in the manifest")
-            # Not read_table: its dataset threads outlive the read and can abort the process at exit.
-            return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns)
-        except (OSError, KeyError, ValueError) as error:  # Arrow's own errors are ValueErrors
-            raise StoreError(
-                f"{self.path / name}: damaged index ({error}); restore it from a copy of the store"
-            ) from error
+    def scan(
+        self, columns: Sequence[str] | None = None, filter: Filter | None = None, rows: int = 1 << 16
+    ) -> Iterator[pa.RecordBatch]:
+        """Pieces of the index of at most `rows` rows, in order; only one is in memory at a time.
+
+        columns: their names (default: all of SCHEMA's and of the shard's own user columns); a user column that a
+        shard lacks is null there. filter: as pyarrow.parquet's `filters`, such as [("level", "in", [0, 10])].
+        Raises StoreError for a column that no shard has and for a damaged index.
+        """
+        return index.scan(self.path, self.shards, columns, filter, rows)
 
     def keys(self) -> list[str]:
         """Every key, in the order of appending."""
-        return [key for shard in self.shards for key in self._index(shard, ["key"])["key"].to_pylist()]
+        return [key for batch in self.scan(["key"]) for key in batch["key"].to_pylist()]
 
     @cached_property
-    def _sorted_keys(self) -> tuple[np.ndarray, np.ndarray]:
-        """(keys in order, their rows): 40 bytes per sample, where a dict would take several times that."""
-        keys = np.array(self.keys(), dtype="S32")
-        rows = np.argsort(keys, kind="stable")
-        return keys[rows], rows
+    def _key_rows(self) -> Keys:
+        """A key's number in it is its row."""
+        keys = Keys()
+        for batch in self.scan(["key"]):
+            if keys.add_column(batch["key"]) < len(batch):
+                raise StoreError(f"{self.path}: a key occurs twice; run `discl store verify {self.path}`")
+        return keys
 
     def _row(self, key: str) -> int:
-        keys, rows = self._sorted_keys
-        at = int(np.searchsorted(keys, check_key(key).encode()))
-        if at == len(keys) or keys[at] != key.encode():
-            raise StoreError(f"sample {key} is not in {self.path} at {self.snapshot()}")
-        return int(rows[at])
+        row = int(self._key_rows.numbers([check_key(key)])[0])
+        if row < 0:
+            raise self._absent(key)
+        return row
+
+    def _absent(self, key: str) -> StoreError:
+        return StoreError(f"sample {key} is not in {self.path} at {self.snapshot()}")
 
     @cached_property
     def _places(self) -> tuple[np.ndarray, ...]:
-        """shard (-1: no image), offset, length, crc32c as int64 [rows]."""
-        columns = (self.table[name].fill_null(0) for name in ("offset", "length", "crc32c"))
-        shards = self.table["shard"].fill_null(-1)
-        return tuple(column.to_numpy().astype(np.int64) for column in (shards, *columns))
+        """shard (-1: no image), offset, length, crc32c of every row: 24 bytes per sample."""
+        fills = (-1, 0, 0, 0)
+        parts = [
+            [column.fill_null(fill).to_numpy() for column, fill in zip(batch.columns, fills, strict=True)]
+            for batch in self.scan(PLACE_SCHEMA.names)
+        ]
+        return tuple(np.concatenate(column) for column in zip(*parts, strict=True)) or (np.empty(0),) * 4
 
     def _reader(self, number: int) -> _C.ShardReader:
         if number not in self._readers:
@@ -105,11 +117,15 @@ class Store:
         row = self._row(key)
         shard, offset, length, crc = (int(column[row]) for column in self._places)
         if shard < 0:
-            raise StoreError(f"sample {key} has no image: its status is {self.table['status'][row].as_py()!r}")
+            raise StoreError(f"sample {key} has no image: its status is {self._status(key)!r}")
         try:
             return self._reader(shard).read(offset, length, crc)
         except (OSError, IndexError, RuntimeError) as error:
             raise StoreError(f"sample {key} cannot be read: {error}; run `discl store verify {self.path}`") from error
+
+    def _status(self, key: str) -> str | None:
+        found = self.scan(["status"], [("key", "=", key)])
+        return next(batch["status"][0].as_py() for batch in found if len(batch))
 
     def image(self, key: str) -> np.ndarray:
         """The decoded image, uint8 [H, W, 3]."""
@@ -136,10 +152,8 @@ class Store:
 
     def selection(self, name: str) -> list[str]:
         """The keys of selection `name` that are in this snapshot, sorted."""
-        table = self._selection_table(name)
-        keys, _ = self._sorted_keys
-        chosen = np.array(table["key"].to_pylist(), dtype="S32")
-        return [key.decode() for key in np.intersect1d(chosen, keys)]
+        chosen = np.array(self._selection_table(name)["key"].to_pylist(), dtype=object)
+        return sorted(set(chosen[self._key_rows.numbers(chosen) >= 0]))
 
     def selection_rule(self, name: str) -> dict:
         """The rule that chose selection `name`, as it was given to `write_selection`."""
@@ -163,10 +177,14 @@ class Store:
 
     def write_selection(self, name: str, keys: Iterable[str], rule: dict) -> None:
         """Write or replace a selection: `keys`, each with an image in this store, and a JSON-able `rule`."""
-        chosen = sorted(set(keys))
-        bare = [key for key in chosen if self._places[0][self._row(key)] < 0]
-        if bare:
-            raise StoreError(f"selection {name!r}: {len(bare)} samples have no image, the first is {bare[0]}")
+        chosen = sorted({check_key(key) for key in keys})
+        rows = self._key_rows.numbers(chosen)
+        absent = np.flatnonzero(rows < 0)
+        if len(absent):
+            raise self._absent(chosen[absent[0]])
+        bare = np.flatnonzero(self._places[0][rows] < 0)
+        if len(bare):
+            raise StoreError(f"selection {name!r}: {len(bare)} samples have no image, the first is {chosen[bare[0]]}")
         schema = pa.schema([("key", pa.string())], metadata={"rule": json.dumps(rule, sort_keys=True)})
         buffer = io.BytesIO()
         pq.write_table(pa.table([pa.array(chosen, pa.string())], schema=schema), buffer)

@@ -7,13 +7,13 @@ A crash at any point leaves a state that `OpenShard` continues from:
 """
 
 import io
-import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,28 +21,44 @@ from discl import _C
 from discl.atomic import fsync_folder, write_atomic
 from discl.errors import StoreError
 from discl.store import manifest
-from discl.store.columns import index_table, row_json, tar_json
+from discl.store.columns import index_table, user_columns_of
 
 
 class OpenShard:
     """Number `number` of the store at `root`, made or recovered."""
 
-    def __init__(self, root: Path, number: int) -> None:
+    def __init__(
+        self, root: Path, number: int, user_columns: Iterable[str], sync_samples: int, sync_seconds: float
+    ) -> None:
         self.root, self.number = root, number
         self._sealed = root / manifest.shard_path(number)
         self._tar = self._sealed.with_suffix(".tar.tmp")
         self._journal = self._sealed.with_suffix(".journal")
         if self._sealed.exists() and not self._tar.exists():
             os.rename(self._sealed, self._tar)
-        self._writer = _C.ShardWriter(str(self._tar), str(self._journal))
+        self._writer = _C.ShardWriter(str(self._tar), str(self._journal), sync_samples, sync_seconds)
         fsync_folder(self._sealed.parent)
         self.opened = time.monotonic()
-        self._width: int | None = None
-        self.recovered = [self._remember(row, embedding) for row, embedding, _ in self._writer.records()]
+        self.user_columns = dict.fromkeys(user_columns)
+        self._load()
 
-    def _remember(self, row: bytes, embedding: bytes) -> str:
-        self._width = len(embedding) // 2 or self._width
-        return json.loads(row)["key"]
+    def _load(self) -> None:
+        """Read the samples back from the files."""
+        self._width: int | None = None
+        self._rows: list[bytes] = []  # JSON: a third of the memory of dicts
+        self._embeddings: list[bytes] = []
+        for row, embedding, _ in self._writer.records():
+            self._remember(row, embedding)
+            self.user_columns |= dict.fromkeys(user_columns_of(orjson.loads(row)))
+
+    def _remember(self, row: bytes, embedding: bytes) -> None:
+        self._rows.append(row)
+        self._embeddings.append(embedding)
+        self._width = self._width or len(embedding) // 2 or None
+
+    def rows(self) -> Iterator[dict]:
+        """Every row so far, in the order of appending."""
+        return (orjson.loads(row) for row in self._rows)
 
     @property
     def written_bytes(self) -> int:
@@ -53,52 +69,61 @@ class OpenShard:
     def samples(self) -> int:
         return self._writer.samples
 
-    def append(self, row: dict, image: bytes | None, extension: str, embedding: np.ndarray | None) -> None:
-        vector = b"" if embedding is None else self._checked(row["key"], embedding).tobytes()
-        suffix, tar_row = ("", b"") if image is None else (extension, tar_json(row))
-        self._writer.append(row["key"], suffix, image or b"", tar_row, row_json(row), vector)
+    def append(
+        self, key: str, row: bytes, tar_row: bytes, image: bytes | None, extension: str, embedding: np.ndarray | None
+    ) -> None:
+        """Take a sample: it is written behind, see _C.ShardWriter. What raises is not taken."""
+        vector = b"" if embedding is None else self._checked(key, embedding).tobytes()
+        if image is None:
+            self._writer.append(key, "", b"", b"", row, vector)
+        else:
+            self._writer.append(key, extension, image, tar_row, row, vector)
+        self._remember(row, vector)
 
     def _checked(self, key: str, embedding: np.ndarray) -> np.ndarray:
         vector = np.asarray(embedding, np.float16)
         if vector.ndim != 1 or not vector.size or self._width not in (None, vector.size):
             expected = self._width or "any"
             raise StoreError(f"sample {key}: embedding of shape {list(vector.shape)}, expected [{expected}] as before")
-        self._width = vector.size
         return vector
 
-    def rows(self) -> Iterator[dict]:
-        """Every row so far, in the order of appending."""
-        return (json.loads(row) for row, _, _ in self._writer.records())
-
-    def sync(self) -> None:
-        self._writer.sync()
+    def flush(self) -> None:
+        """Return when everything appended survives a power cut."""
+        self._writer.flush()
 
     def seal(self, run_id: str) -> None:
-        """Publish the shard, or remove it if it is empty. What is published was read back and verified."""
-        if self.samples:
-            self._publish(run_id)
-        else:
-            self._tar.unlink()
-        self._journal.unlink()
-        fsync_folder(self._journal.parent)
+        """Publish the shard, or remove it if it is empty; either way it is closed."""
+        try:
+            if self.samples:
+                self._publish(run_id)
+            else:
+                self._tar.unlink()
+            self._journal.unlink()
+            fsync_folder(self._journal.parent)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Write what was appended and leave the files to the next writer."""
+        self._writer.close()
 
     def _publish(self, run_id: str) -> None:
-        table, vectors = self._tables()
         self._writer.finish()
-        files = [manifest.shard_path(self.number), manifest.index_path(self.number)]
-        write_atomic(self.root / files[1], _parquet(table))
+        if not len(self._rows) == len(self._embeddings) == self._writer.samples:  # a signal came between two lines
+            self._load()
+        table = index_table(self._rows, self.user_columns, self.number, self._writer.places())
+        parts = {manifest.index_path(self.number): _parquet(table)}
         if self._width:
-            files.append(manifest.embeddings_path(self.number))
-            write_atomic(self.root / files[2], _npy(vectors, self._width))
+            parts[manifest.embeddings_path(self.number)] = _npy(self._embeddings, self._width)
+        for name, data in parts.items():
+            write_atomic(self.root / name, data)
         os.rename(self._tar, self._sealed)
         fsync_folder(self._sealed.parent)
+        tar = manifest.tar_entry(self._writer.tar_bytes, self._writer.tar_crc)
+        entries = {name: manifest.data_entry(data) for name, data in parts.items()}
+        files = {manifest.shard_path(self.number): tar, **entries}
         images = table.num_rows - table["shard"].null_count
         manifest.publish(self.root, self.number, table.num_rows, images, run_id, files)
-
-    def _tables(self) -> tuple[pa.Table, list[bytes]]:
-        rows, vectors, places = zip(*self._writer.records(), strict=True)
-        numbered = [place and (self.number, *place) for place in places]
-        return index_table([json.loads(row) for row in rows], numbered), list(vectors)
 
 
 def unsealed_numbers(root: Path) -> list[int]:

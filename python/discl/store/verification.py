@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from discl import _C
+from discl.errors import StoreError
 from discl.store import manifest
 from discl.store.columns import KEY, SCHEMA
 from discl.store.encode import FORMATS
+from discl.store.index import open_index
 
 
 def verify(path: str | os.PathLike) -> list[str]:
@@ -28,7 +29,7 @@ def verify(path: str | os.PathLike) -> list[str]:
         for check in (_file_problems, _index_problems, _tar_problems, _embedding_problems):
             try:
                 found = check(root, shard)
-            except (OSError, RuntimeError, ValueError, KeyError, IndexError) as error:
+            except (OSError, RuntimeError, ValueError, KeyError, IndexError, StoreError) as error:
                 found = [str(error)]
             problems += [f"shard {shard.number:06d}: {problem}" for problem in found]
         keys.update(_keys(root, shard))
@@ -36,14 +37,13 @@ def verify(path: str | os.PathLike) -> list[str]:
 
 
 def _index(root: Path, shard: manifest.Shard) -> pa.Table:
-    with pq.ParquetFile(root / manifest.index_path(shard.number)) as file:
-        return file.read()
+    return open_index(root, shard).read(use_threads=False)
 
 
 def _keys(root: Path, shard: manifest.Shard) -> list[str]:
     try:
         return _index(root, shard)["key"].to_pylist()
-    except (OSError, ValueError, KeyError):  # named by _index_problems already
+    except (StoreError, KeyError):  # named by _index_problems already
         return []
 
 
@@ -55,7 +55,7 @@ def _file_problems(root: Path, shard: manifest.Shard) -> list[str]:
 def _file_problem(path: Path, entry: dict) -> str | None:
     if not path.is_file():
         return "is missing"
-    found = manifest.file_entry(path)
+    found = manifest.file_entry(path, "crc32c" if "crc32c" in entry else "blake2b")
     return None if found == entry else f"has size and digest {found}, the manifest says {entry}"
 
 

@@ -1,17 +1,19 @@
-"""Scored samples in, sealed shards out. What was appended survives a kill and is never made again."""
+"""Scored samples in, sealed shards out. What was made durable survives a power cut and is never made again."""
 
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
 from discl.errors import StoreError
-from discl.store.columns import check_types, check_user_columns, complete_row
+from discl.store.columns import RowEncoder, check_user_columns
 from discl.store.encode import FORMATS
+from discl.store.keys import Keys
 from discl.store.lock import WriterLock
 from discl.store.manifest import FOLDERS
 from discl.store.reader import Store
@@ -19,24 +21,24 @@ from discl.store.shard import OpenShard, next_number, unsealed_numbers
 
 log = logging.getLogger(__name__)
 
+REFUSALS = (OSError, RuntimeError)  # what the system refuses, and what reads back wrong
 
-@contextmanager
-def _told(action: str) -> Iterator[None]:
-    """What the system refuses and what reads back wrong, as a StoreError that says what was being done."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        raise StoreError(f"cannot {action}: {error}; what was written before is kept, start again") from error
+
+def _refuse(action: str, error: BaseException) -> NoReturn:
+    raise StoreError(f"cannot {action}: {error}; what was written before is kept, start again") from error
 
 
 class StoreWriter:
     """Appends samples to the store at `path` (made if absent); use it as a context manager.
 
-    Entering takes the store's lock and recovers what a killed writer left: `keys` then holds every key in
-    the store. Leaving seals the open shard, also on an exception. A shard is sealed when it reaches
-    `shard_bytes`, or when it is older than `shard_seconds` (0: never). Appended samples are fsynced every
-    `sync_samples` or `sync_seconds`, whichever is first. Raises StoreError for a second writer, a folder
-    that cannot be written, and rows that do not fit the index.
+    Entering takes the store's lock and recovers what a killed writer left: `keys` then holds every key in the
+    store. Leaving seals the open shard, also on an exception.
+
+    `append` hands a sample to threads that write and fsync it: it is durable after `sync_samples` more or after
+    `sync_seconds`, whichever is first, or when `flush` returns. What the disk refuses is raised by the next call;
+    the samples taken before stay in memory and are tried again. A shard is sealed, in a thread too, when it
+    reaches `shard_bytes`, or when it is older than `shard_seconds` (0: never). Raises StoreError for a second
+    writer, a folder that cannot be written, and rows that do not fit the index.
     """
 
     def __init__(
@@ -54,11 +56,15 @@ class StoreWriter:
         self.root = Path(path)
         self.run_id = run_id
         self.shard_bytes, self.shard_seconds = shard_bytes, shard_seconds
-        self.embeddings, self.user_columns = embeddings, check_user_columns(user_columns)
+        self.embeddings = embeddings
         self.sync_samples, self.sync_seconds = sync_samples, sync_seconds
-        self.keys: set[str] = set()
+        self.keys = Keys()
+        self._user_columns = check_user_columns(user_columns)
+        self._rows = RowEncoder(self._user_columns, run_id)
         self._shard: OpenShard | None = None
-        self._unsynced, self._synced = 0, time.monotonic()
+        self._next = 0
+        self._sealing: Future[None] | None = None
+        self._sealer = ThreadPoolExecutor(1, "seal")
 
     def __enter__(self) -> "StoreWriter":
         try:
@@ -70,22 +76,31 @@ class StoreWriter:
         try:
             self._recover()
         except BaseException:
-            self._lock.release()
+            self._leave()
             raise
         return self
 
     def _recover(self) -> None:
-        self.keys = set(Store(self.root).keys())
-        for number in unsealed_numbers(self.root):
-            self._seal()  # at most one shard is ever unsealed, unless stores were mixed by hand
-            with _told(f"recover shard {number:06d} of {self.root}"):
-                self._shard = OpenShard(self.root, number)
-            self.keys.update(self._shard.recovered)
+        for column in Store(self.root).scan(["key"]):
+            self.keys.add_column(column["key"])
+        self._next = next_number(self.root)
+        for number in unsealed_numbers(self.root):  # one was open, another may have been about to be sealed
+            self._seal()
+            self._shard = self._open(number)
+            for row in self._shard.rows():
+                self.keys.add(row["key"])
             log.info("recovered %d samples of unsealed shard %06d", self._shard.samples, number)
 
     def unsealed_rows(self) -> list[dict]:
         """The rows that no sealed shard has yet: what a killed writer left, and what was appended since."""
+        self._wait_sealed()
         return [] if self._shard is None else list(self._shard.rows())
+
+    def _open(self, number: int) -> OpenShard:
+        try:
+            return OpenShard(self.root, number, self._user_columns, self.sync_samples, self.sync_seconds)
+        except REFUSALS as error:
+            _refuse(f"open shard {number:06d} of {self.root}", error)
 
     def append(self, row: dict, image: bytes | None, extension: str, embedding: np.ndarray | None) -> None:
         """Add one sample. `row`: the index columns but shard, offset, length, crc32c; all but key may lack.
@@ -93,51 +108,74 @@ class StoreWriter:
         image: encoded bytes, or None for a rejected or failed sample, which gets an index row only.
         embedding: float [D], kept as fp16, or None.
         """
-        full = complete_row(row, self.user_columns, self.run_id)
-        check_types(full)
-        if full["key"] in self.keys:
-            raise StoreError(f"sample {full['key']} is in the store already; skip the keys in StoreWriter.keys")
+        encoded, in_tar = self._rows.encode(row)
+        key = row["key"]
+        if key in self.keys:
+            raise StoreError(f"sample {key} is in the store already; skip the keys in StoreWriter.keys")
         if image is not None and (extension not in FORMATS or not image):
-            raise StoreError(
-                f"sample {full['key']}: {len(image)} bytes of {extension!r}; expected an encoded {FORMATS}"
-            )
-        with _told(f"append sample {full['key']} to {self.root}"):
-            self._shard = self._shard or OpenShard(self.root, next_number(self.root))
-            self._shard.append(full, image, extension, embedding if self.embeddings else None)
-        self.keys.add(full["key"])
-        self._unsynced += 1
-        self._sync_or_seal()
-
-    def _sync_or_seal(self) -> None:
-        shard, now = self._shard, time.monotonic()
-        assert shard is not None
-        if shard.written_bytes >= self.shard_bytes or 0 < self.shard_seconds <= now - shard.opened:
+            raise StoreError(f"sample {key}: {len(image)} bytes of {extension!r}; expected an encoded {FORMATS}")
+        shard = self._shard or self._next_shard()
+        try:
+            shard.append(key, encoded, in_tar, image, extension, embedding if self.embeddings else None)
+        except REFUSALS as error:
+            _refuse(f"append sample {key} to {self.root}", error)
+        self.keys.add(key)
+        age = time.monotonic() - shard.opened
+        if shard.written_bytes >= self.shard_bytes or 0 < self.shard_seconds <= age:
             self._seal()
-        elif self._unsynced >= self.sync_samples or now - self._synced >= self.sync_seconds:
-            self.flush()
+
+    def _next_shard(self) -> OpenShard:
+        self._raise_failed_seal()
+        self._shard = self._open(self._next)
+        self._next += 1
+        return self._shard
 
     def flush(self) -> None:
-        """fsync everything appended so far: it survives a power cut."""
+        """Return when everything appended so far survives a power cut."""
         if self._shard is not None:
-            with _told(f"sync {self.root}"):
-                self._shard.sync()
-        self._unsynced, self._synced = 0, time.monotonic()
+            try:
+                self._shard.flush()
+            except REFUSALS as error:
+                _refuse(f"sync {self.root}", error)
 
     def _seal(self) -> None:
+        """Seal the open shard behind the caller's back, when the one before it is sealed."""
         if self._shard is None:
             return
+        self._wait_sealed()
         shard, self._shard = self._shard, None
-        with _told(f"seal shard {shard.number:06d} of {self.root}"):
+        self._sealing = self._sealer.submit(self._publish, shard)
+
+    def _publish(self, shard: OpenShard) -> None:
+        try:
             shard.seal(self.run_id)
-        self._unsynced, self._synced = 0, time.monotonic()
+        except REFUSALS as error:
+            _refuse(f"seal shard {shard.number:06d} of {self.root}", error)
         log.info("sealed shard %06d: %d samples", shard.number, shard.samples)
+
+    def _wait_sealed(self) -> None:
+        """StoreError, for ever, once a seal failed: a later shard must not enter the manifest before an earlier."""
+        if self._sealing is not None:
+            self._sealing.result()
+
+    def _raise_failed_seal(self) -> None:
+        if self._sealing is not None and self._sealing.done():
+            self._sealing.result()
 
     def __exit__(self, kind, error, traceback) -> None:
         try:
             self._seal()
+            self._wait_sealed()
         except StoreError:
             if kind is None:
                 raise
             log.exception("the shard stays unsealed; the next writer recovers it")
         finally:
-            self._lock.release()
+            self._leave()
+
+    def _leave(self) -> None:
+        """Nothing of ours touches a file once the lock is free."""
+        self._sealer.shutdown()
+        if self._shard is not None:
+            self._shard.close()
+        self._lock.release()

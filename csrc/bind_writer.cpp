@@ -1,0 +1,92 @@
+// The shard writer in Python.
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+
+#include "bind.h"
+#include "shard_writer.h"
+
+namespace discl {
+
+static std::string_view view(const py::bytes& data) { return std::string_view(data); }
+
+// The writer's threads do not exist in a forked child: nothing can be ended there, so it is left as it is.
+struct Leave {
+    void operator()(ShardWriter* writer) const {
+        const py::gil_scoped_release release;
+        if (!writer->forked()) delete writer;
+    }
+};
+using WriterHandle = std::unique_ptr<ShardWriter, Leave>;
+
+static WriterHandle open_writer(const std::string& tar, const std::string& journal, uint64_t sync_samples,
+                                double sync_seconds) {
+    const py::gil_scoped_release release;
+    return WriterHandle(new ShardWriter(tar, journal, {sync_samples, sync_seconds}));
+}
+
+// Keeps the GIL unless there is no room: it takes 3 us, and getting the GIL back among encoding threads more.
+static void append(ShardWriter& writer, std::string_view key, std::string_view extension,
+                   const py::bytes& image, const py::bytes& json, const py::bytes& row,
+                   const py::bytes& embedding) {
+    const Sample sample{key, extension, view(image), view(json), view(row), view(embedding)};
+    while (!writer.append(sample)) {
+        const py::gil_scoped_release release;
+        writer.wait_for_room();
+    }
+}
+
+static py::object place_or_none(const TarPlace& place) {
+    if (place.offset == no_data) return py::none();
+    return py::make_tuple(place.offset, place.length, place.crc);
+}
+
+static py::list record_list(ShardWriter& writer) {
+    std::vector<Record> found;
+    {
+        const py::gil_scoped_release release;
+        found = writer.records();
+    }
+    py::list out;
+    for (const Record& record : found)
+        out.append(
+            py::make_tuple(py::bytes(record.row), py::bytes(record.embedding), place_or_none(record.place)));
+    return out;
+}
+
+// (offset, length, crc) arrays over the samples; offset is -1 where there is no image.
+static py::tuple place_arrays(const ShardWriter& writer) {
+    const auto& places = writer.places();
+    const auto rows = py::ssize_t(places.size());
+    py::array_t<int64_t> offset(rows), length(rows);
+    py::array_t<uint32_t> crc(rows);
+    for (py::ssize_t i = 0; i < rows; ++i) {
+        const TarPlace& place = places[size_t(i)];
+        offset.mutable_at(i) = place.offset == no_data ? -1 : int64_t(place.offset);
+        length.mutable_at(i) = int64_t(place.length);
+        crc.mutable_at(i) = place.crc;
+    }
+    return py::make_tuple(offset, length, crc);
+}
+
+void bind_writer(py::module_& module) {
+    const auto unlocked = py::call_guard<py::gil_scoped_release>();
+    py::class_<ShardWriter, WriterHandle>(module, "ShardWriter")
+        .def(py::init(&open_writer), py::arg("tar"), py::arg("journal"), py::arg("sync_samples") = 64,
+             py::arg("sync_seconds") = 10.0)
+        .def("append", &append, py::arg("key"), py::arg("extension"), py::arg("image"), py::arg("json"),
+             py::arg("row"), py::arg("embedding"))
+        .def("flush", &ShardWriter::flush, unlocked)
+        .def("records", &record_list)
+        .def("finish", &ShardWriter::finish, unlocked)
+        .def("close", &ShardWriter::close, unlocked)
+        .def("places", &place_arrays)
+        .def_property_readonly("samples", &ShardWriter::samples)
+        .def_property_readonly("synced_samples", &ShardWriter::synced_samples)
+        .def_property_readonly("written_bytes", &ShardWriter::written_bytes)
+        .def_property_readonly("tar_bytes", &ShardWriter::tar_bytes)
+        .def_property_readonly("tar_crc", &ShardWriter::tar_crc);
+}
+
+}  // namespace discl
