@@ -8,10 +8,7 @@ import numpy as np
 import torch
 from diffusers import (
     DDIMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
-    LCMScheduler,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionXLImg2ImgPipeline,
 )
@@ -19,13 +16,7 @@ from PIL import Image
 
 from discl import Request
 
-SCHEDULERS = {
-    "ddim": DDIMScheduler,
-    "euler": EulerDiscreteScheduler,
-    "euler-ancestral": EulerAncestralDiscreteScheduler,
-    "dpmpp-2m": DPMSolverMultistepScheduler,
-    "lcm": LCMScheduler,
-}
+SCHEDULERS = {"ddim": DDIMScheduler, "euler": EulerDiscreteScheduler}
 
 
 def load_pipeline(folder: str | Path, solver: str = "auto", **options: Any) -> Any:

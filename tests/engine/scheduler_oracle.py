@@ -16,11 +16,10 @@ Toy = Callable[[torch.Tensor, float], torch.Tensor]
 def toy_network(scheduler) -> Toy:
     """(x, timestep) -> output: a nonlinear guess of x0, told in what the scheduler's config says is predicted."""
     logit = torch.logit(scheduler.alphas_cumprod.double().clamp(1e-9, 1 - 1e-9)).numpy()
-    kind, continuous = scheduler.config.prediction_type, scheduler.config.get("timestep_type") == "continuous"
+    kind = scheduler.config.prediction_type
 
     def network(x: torch.Tensor, timestep: float) -> torch.Tensor:
-        at = -8 * timestep if continuous else np.interp(timestep, np.arange(len(logit)), logit)
-        alpha = torch.tensor(at, dtype=torch.float64).sigmoid()
+        alpha = torch.tensor(np.interp(timestep, np.arange(len(logit)), logit)).sigmoid()
         signal, sigma = alpha.sqrt(), (1 - alpha).sqrt()
         clean = 0.9 * torch.tanh(1.3 * x.double()) + 0.1 * np.sin(timestep / 50)
         eps = (x - signal * clean) / sigma

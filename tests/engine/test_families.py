@@ -6,8 +6,12 @@ import random
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from discl import Engine, Request
+from discl.engine.autoencoder import Autoencoder
+from discl.engine.denoiser import torch_denoiser
+from discl.engine.pretrained import load_model
 from tests.engine.oracle import assert_close_pixels, diffusers_image, load_pipeline, random_image
 from tests.tiny import tiny_lcm, tiny_sd, tiny_sd2, tiny_sd_turbo, tiny_sdxl, tiny_sdxl_turbo
 
@@ -53,7 +57,7 @@ def assert_equals_diffusers(folder, requests, solver: str, **options) -> None:
         assert_close_pixels(sample.image, diffusers_image(pipe, sample.request, STEPS, 7.5))
 
 
-@pytest.mark.parametrize("solver", ["ddim", "euler"])
+@pytest.mark.parametrize("solver", ["auto", "ddim"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_equals_diffusers(tmp_path, family, solver):
     folder = FAMILIES[family](tmp_path / "model", seed=3)
@@ -95,6 +99,41 @@ def test_what_a_folder_of_sdxl_may_say(tmp_path, settings):
 def test_other_latent_channels(tmp_path, channels):
     folder = tiny_sd(tmp_path / "model", 9, latent_channels=channels)
     assert_equals_diffusers(folder, requests_of([(64, 48)], seed=80, levels=(30,)), "ddim")
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_place_of_a_batch_computes_the_same_bits(tmp_path, two_threads, family):
+    model = load_model(FAMILIES[family](tmp_path / "model", seed=5), torch.device("cpu"), torch.float32)
+    condition = model.condition(model.encode_text("a cat", negative=False), 48, 72, 7.5, negative=False)
+    for rows, latent in itertools.product((4, 12), ((8, 8), (6, 9))):
+        batch = condition.zeros(rows)
+        for row in range(rows):
+            batch.put(row, condition)
+        x = torch.randn(1, 4, *latent, generator=torch.Generator().manual_seed(rows)).repeat(rows, 1, 1, 1)
+        with torch.no_grad():
+            out = torch_denoiser(model.unet, torch.float32, compiled=False)(x, torch.full((rows,), 500.0), batch)
+        assert torch.equal(out, out[:1].expand_as(out))
+
+
+@pytest.mark.parametrize("force_upcast", [True, False])
+def test_a_vae_that_overflows_in_half(tmp_path, force_upcast):
+    """Activations beyond 65504, as in the published VAE of SDXL: it runs in float32 if its configuration says so."""
+    folder = tiny_sdxl(tmp_path / "model", 3, vae={"force_upcast": force_upcast})
+    file = folder / "vae/diffusion_pytorch_model.safetensors"
+    save_file(load_file(file) | {"decoder.conv_in.bias": torch.full((8,), 1e6)}, file)
+    model = load_model(folder, torch.device("cpu"), torch.float16)
+    autoencoder = Autoencoder(model, torch.device("cpu"), batch=2)
+    with torch.no_grad():
+        _, finite = autoencoder.decode(torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(1)))
+    assert finite.tolist() == [force_upcast] * 2
 
 
 def test_what_a_family_is_told_shows_in_its_pixels(tmp_path):
