@@ -8,7 +8,10 @@ import numpy as np
 import torch
 from diffusers import (
     DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    LCMScheduler,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionXLImg2ImgPipeline,
 )
@@ -16,7 +19,13 @@ from PIL import Image
 
 from discl import Request
 
-SCHEDULERS = {"ddim": DDIMScheduler, "euler": EulerDiscreteScheduler}
+SCHEDULERS = {
+    "ddim": DDIMScheduler,
+    "euler": EulerDiscreteScheduler,
+    "euler-ancestral": EulerAncestralDiscreteScheduler,
+    "dpmpp-2m": DPMSolverMultistepScheduler,
+    "lcm": LCMScheduler,
+}
 
 
 def load_pipeline(folder: str | Path, solver: str = "auto", **options: Any) -> Any:

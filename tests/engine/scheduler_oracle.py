@@ -16,10 +16,11 @@ Toy = Callable[[torch.Tensor, float], torch.Tensor]
 def toy_network(scheduler) -> Toy:
     """(x, timestep) -> output: a nonlinear guess of x0, told in what the scheduler's config says is predicted."""
     logit = torch.logit(scheduler.alphas_cumprod.double().clamp(1e-9, 1 - 1e-9)).numpy()
-    kind = scheduler.config.prediction_type
+    kind, continuous = scheduler.config.prediction_type, scheduler.config.get("timestep_type") == "continuous"
 
     def network(x: torch.Tensor, timestep: float) -> torch.Tensor:
-        alpha = torch.tensor(np.interp(timestep, np.arange(len(logit)), logit)).sigmoid()
+        at = -8 * timestep if continuous else np.interp(timestep, np.arange(len(logit)), logit)
+        alpha = torch.tensor(at, dtype=torch.float64).sigmoid()
         signal, sigma = alpha.sqrt(), (1 - alpha).sqrt()
         clean = 0.9 * torch.tanh(1.3 * x.double()) + 0.1 * np.sin(timestep / 50)
         eps = (x - signal * clean) / sigma

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from discl import Engine, Request
-from tests.engine.oracle import assert_close_pixels, diffusers_image, load_pipeline, random_image
+from tests.engine.oracle import SCHEDULERS, assert_close_pixels, diffusers_image, load_pipeline, random_image
 from tests.tiny import tiny_sd
 
 LEVELS = (0, 10, 30, 50, 90)
@@ -44,17 +44,29 @@ def run_shuffled(folder, requests, seed: int, **options) -> dict[str, np.ndarray
     return {s.request.key: s.image for s in samples}
 
 
-@pytest.mark.parametrize("solver", ["ddim", "euler"])
+@pytest.mark.parametrize("solver", SCHEDULERS)
 @pytest.mark.parametrize("guidance", [1.0, 7.5, 10.0])
-@pytest.mark.parametrize("size", [(64, 64), (72, 48)])
-def test_equals_diffusers_at_every_level_and_slot_count(folder, solver, guidance, size):
-    requests = spectrum_requests(size, seed=int(guidance))
+def test_equals_diffusers_at_every_slot_count(folder, solver, guidance):
+    requests = spectrum_requests((64, 64) if guidance == 10 else (72, 48), seed=int(guidance))
     pipe = load_pipeline(folder, solver)
     expected = {r.key: diffusers_image(pipe, r, STEPS, guidance) for r in requests}
     for slots in (1, 3, 16):
         ours = run_shuffled(folder, requests, seed=slots, solver=solver, slots=slots, text_guidance=guidance)
         for key, image in expected.items():
             assert_close_pixels(ours[key], image)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", SCHEDULERS)
+def test_equals_diffusers_at_every_level(folder, solver):
+    image, steps = random_image(64, 48, seed=8), 50
+    requests = [Request(image, f"cat {level}", level, 50 + level, key=str(level)) for level in range(99)]
+    with Engine.from_pretrained(folder, steps=steps, solver=solver, slots=16) as engine:
+        samples = list(engine.run(requests))
+    pipe = load_pipeline(folder, solver)
+    assert len(samples) == 99
+    for sample in samples:
+        assert_close_pixels(sample.image, diffusers_image(pipe, sample.request, steps, 7.5))
 
 
 def test_mixed_sizes_and_guidance_in_one_run(folder):
@@ -109,7 +121,7 @@ def test_compiled_backend_agrees_with_eager(folder):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("solver", ["ddim", "euler"])
+@pytest.mark.parametrize("solver", SCHEDULERS)
 def test_equals_diffusers_on_a_device(folder, solver):
     requests = spectrum_requests((72, 48), seed=31, guidance=(1.0, 7.5))
     pipe = load_pipeline(folder, solver).to("cuda")

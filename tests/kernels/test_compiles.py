@@ -14,6 +14,8 @@ STEP = {"x": F32, "guidance": F32, "coef": F32, "next_x": F32, "x0": F32, "row_s
 TAPS = {"start": I32, "weight": I32, "fill": I32}
 CASES = {
     "plain step": (_guided_step, STEP | {"cond": "*fp16"}, {"uncond": None, "history": None, "noise": None}),
+    "step with memory": (_guided_step, STEP | {"cond": "*fp16", "history": F32}, {"uncond": None, "noise": None}),
+    "step with noise": (_guided_step, STEP | {"cond": "*fp16", "noise": F32}, {"uncond": None, "history": None}),
     "full step": (
         _guided_step,
         STEP | {"cond": "*bf16", "uncond": "*bf16", "history": F32, "noise": F32},

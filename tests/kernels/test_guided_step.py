@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from diffusers import DDIMScheduler
@@ -8,7 +10,7 @@ SHAPES = [(3, 5, 7, 9), (1, 4, 8, 8), (2, 4, 33, 31), (2, 1, 1, 1), (0, 4, 8, 8)
 DTYPES = [(torch.float32, 1e-6, 1e-6), (torch.bfloat16, 1e-6, 1e-6), (torch.float16, 1e-6, 1e-6)]
 
 
-def arguments(shape, dtype=torch.float32, guided=True, extras=True, device="cpu"):
+def arguments(shape, dtype=torch.float32, guided=True, history=True, noise=True, device="cpu"):
     """Random ones; every second row is unclamped."""
     generator = torch.Generator().manual_seed(sum(shape))
     normal = lambda *size: torch.randn(size, generator=generator)  # noqa: E731
@@ -16,16 +18,17 @@ def arguments(shape, dtype=torch.float32, guided=True, extras=True, device="cpu"
     coef[:, 9] = 1.5
     coef[1::2, 9] = torch.inf
     cond, uncond = normal(*shape).to(dtype), normal(*shape).to(dtype)
-    history, noise = (normal(*shape), normal(*shape)) if extras else (None, None)
-    values = (normal(*shape), cond, uncond if guided else None, normal(shape[0]) * 5, coef, history, noise)
+    memory, drawn = normal(*shape), normal(*shape)
+    values = (normal(*shape), cond, uncond if guided else None, normal(shape[0]) * 5, coef,
+              memory if history else None, drawn if noise else None)  # fmt: skip
     return tuple(value if value is None else value.to(device) for value in values)
 
 
 @pytest.mark.parametrize("dtype, atol, rtol", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_equals_its_reference(shape, dtype, atol, rtol, device):
-    for guided, extras in ((True, True), (False, False), (True, False)):
-        values = arguments(shape, dtype, guided, extras, device)
+    for guided, history, noise in itertools.product((True, False), repeat=3):
+        values = arguments(shape, dtype, guided, history, noise, device)
         torch.testing.assert_close(guided_step(*values), reference.guided_step(*values), atol=atol, rtol=rtol)
 
 
@@ -104,3 +107,23 @@ def test_says_what_was_given_and_what_is_expected(place, wrong, message):
     values[place] = wrong
     with pytest.raises(ValueError, match=message):
         guided_step(*values)
+
+
+def test_what_is_absent_counts_as_zero(device):
+    """A batch whose solver draws and one whose solver remembers are the general step with nothing added."""
+    values = arguments((3, 4, 5, 6), device=device)
+    for place in (5, 6):
+        absent, zero = list(values), list(values)
+        absent[place], zero[place] = None, torch.zeros_like(values[place])
+        for without, with_zero in zip(guided_step(*absent), guided_step(*zero), strict=True):
+            torch.testing.assert_close(without, with_zero, atol=0, rtol=0)
+
+
+def test_memory_and_noise_reach_x_alone(device):
+    """x0 is the network's word; what a multistep solver remembers and what was drawn come after it."""
+    values = list(arguments((2, 4, 3, 3), device=device))
+    values[4][:, 7], values[4][:, 8] = 2.0, -3.0
+    plain_x, plain_x0 = guided_step(*values[:5], None, None)
+    next_x, x0 = guided_step(*values)
+    assert torch.equal(x0, plain_x0)
+    torch.testing.assert_close(next_x - plain_x, 2 * values[5] - 3 * values[6], atol=1e-4, rtol=1e-5)
