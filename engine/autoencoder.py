@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
-from discl.engine.noise import upload
 from discl.engine.pretrained import DiffusionModel
+from discl.engine.transfer import upload
 from discl.kernels import to_uint8
 
 

@@ -11,6 +11,7 @@ from discl.engine.loop import Loop
 from discl.engine.networks import SCORE_BATCH, Networks, micro_batch
 from discl.engine.options import BACKENDS, DTYPES, check_interval, check_whole, find_device, refuse_unknown
 from discl.engine.pretrained import DiffusionModel, load_model
+from discl.engine.previews import Previews, Rejection
 from discl.engine.reproducible import stable_rows
 from discl.engine.request import Request, Sample
 from discl.engine.slots import Slots
@@ -43,10 +44,11 @@ class Engine:
         text_guidance: float = 7.5,
         guidance_interval: tuple[float, float] | None = None,
         score_prompt: str | None = None,
+        rejection: Rejection | None = None,
     ):
         self.model, self.scorer, self.device, self.dtype = model, scorer, device, model.dtype
         self.slots, self.steps, self.text_guidance, self.score_prompt = slots, steps, text_guidance, score_prompt
-        self.guidance_interval = guidance_interval
+        self.guidance_interval, self.rejection = guidance_interval, rejection
         self.solver = build_solver(solver, model.scheduler_class, model.scheduler_config, steps, mode)
         self.stats = Stats(device_clock=device.type == "cuda")
         self.preparation = Preparation(
@@ -57,6 +59,7 @@ class Engine:
             text_guidance,
             guidance_interval,
             model.scheduler_config.get("num_train_timesteps", 1000),
+            rejection.checks if rejection else lambda steps: (),
         )
         self._compiled = backend == "torch-compile"
         self._capacity = Capacity(slots)
@@ -79,7 +82,7 @@ class Engine:
         steps: int = 50,
         text_guidance: float = 7.5,
         score_prompt: str | None = None,
-        rejection: dict | None = None,
+        rejection: Rejection | None = None,
         guidance_interval: tuple[float, float] | None = None,
         loras: Sequence[str] = (),
         embeddings: Sequence[str] = (),
@@ -95,8 +98,10 @@ class Engine:
         refuse_unknown(dtype=(dtype, DTYPES), backend=(backend, BACKENDS), mode=(mode, MODES))
         if exported:
             raise DisclError(f"exported={exported!r} goes with an exported backend, which this version does not have")
-        if rejection:
-            raise DisclError("rejection (early rejection) is not available in this version: leave it None")
+        if rejection is not None and not hasattr(rejection, "checks"):
+            raise DisclError(f"rejection={rejection!r} is not a rule for early rejection: give a Rejection, or None")
+        if rejection is not None and not clip:
+            raise DisclError("early rejection predicts CLIP scores: give clip as well, or rejection=None")
         chosen = find_device(device)
         if slots == "auto":
             slots = 8 if chosen.type == "cpu" else 16
@@ -120,6 +125,7 @@ class Engine:
             text_guidance=text_guidance,
             guidance_interval=guidance_interval,
             score_prompt=score_prompt,
+            rejection=rejection,
         )
 
     def __enter__(self) -> "Engine":
@@ -170,6 +176,7 @@ class Engine:
             requests,
             self.preparation,
             finisher,
+            self._make_previews(),
             self._capacity,
             self.stats,
             self.dtype,
@@ -177,6 +184,11 @@ class Engine:
             shape=self._shape,
             resize=self._resize,
         )
+
+    def _make_previews(self) -> Previews | None:
+        if self.rejection is None or self.scorer is None:
+            return None
+        return Previews(self.rejection, self.networks, self.scorer, self.stats, self._stream)
 
     def _shape(self, bucket: Bucket) -> tuple[int, int]:
         """A bucket's network rows, and the places of requests that take turns on them."""
@@ -198,6 +210,7 @@ class Engine:
             paired=bucket.guided,
             history=self.solver.uses_history,
             draws=self.solver.draws_noise,
+            gaps=self.rejection is not None,
         )
 
     def _resize(self) -> None:

@@ -17,6 +17,7 @@ from discl.engine.faults import Capacity
 from discl.engine.networks import Networks
 from discl.engine.request import Request, Sample
 from discl.engine.stats import Stats
+from discl.engine.transfer import download
 from discl.engine.work import Bucket, Work
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class Finisher:
             if self._scorer:
                 with self._stats.timed("score"):
                     scores = self._score(works, pixels)
-            host = [_download(tensor) for tensor in (pixels, finite, *scores)]
+            host = [download(tensor) for tensor in (pixels, finite, *scores)]
             event = torch.cuda.current_stream(self._stream.device).record_event() if self._stream else None
         return Flight(bucket, works, self._capacity.slots, host[0], host[1], tuple(host[2:]), event)
 
@@ -137,7 +138,8 @@ class Finisher:
     def _samples(self, flight: Flight) -> Iterator[tuple[Bucket, Work, Sample]]:
         images, finite = flight.pixels.numpy(), flight.finite.tolist()
         for i, work in enumerate(flight.works):
-            sample = Sample(work.request, slots=flight.slots, reason=defect(finite[i], images[i]))
+            sample = Sample(work.request, slots=flight.slots, rejected_at=work.rejected_at, trace=work.trace)
+            sample.reason = defect(finite[i], images[i])
             sample.status = "nan" if sample.reason else "ok"
             if sample.status == "ok":
                 sample.image = images[i].copy()
@@ -148,6 +150,18 @@ class Finisher:
             yield flight.bucket, work, sample
 
 
+def rejected(work: Work, slots: int) -> Sample:
+    """The sample of a request that early rejection has given up."""
+    return Sample(
+        work.request,
+        status="rejected-early",
+        reason=f"given up after {work.rejected_at} of {work.trajectory.steps} steps",
+        slots=slots,
+        rejected_at=work.rejected_at,
+        trace=work.trace,
+    )
+
+
 def defect(finite: bool, image: np.ndarray) -> str:
     """Why an image must not be kept, or an empty string."""
     if not finite:
@@ -155,13 +169,6 @@ def defect(finite: bool, image: np.ndarray) -> str:
     if image.min() == image.max():
         return f"the decoded image is flat (every value is {image.min()})"
     return ""
-
-
-def _download(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor on the host, through pinned memory: it is there once the stream has come this far."""
-    if tensor.device.type == "cpu":
-        return tensor
-    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
 
 
 def _arrived(flight: Flight) -> bool:

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 
 from discl.engine.faults import Capacity, is_lost_device, is_out_of_memory, lost_device
-from discl.engine.finish import Finisher
+from discl.engine.finish import Finisher, rejected
 from discl.engine.intake import Intake
+from discl.engine.previews import Preview, Previews
 from discl.engine.request import Request, Sample
 from discl.engine.scheduler import Scheduler, Step
 from discl.engine.slots import Slots
@@ -40,6 +41,7 @@ class Loop:
         requests: Iterable[Request | None],
         prepare: Preparation,
         finisher: Finisher,
+        previews: Previews | None,
         capacity: Capacity,
         stats: Stats,
         dtype: torch.dtype,
@@ -47,7 +49,8 @@ class Loop:
         shape: Callable[[Bucket], tuple[int, int]],
         resize: Callable[[], None],
     ):
-        self._prepare, self._finisher, self._capacity, self._stats = prepare, finisher, capacity, stats
+        self._prepare, self._finisher, self._previews = prepare, finisher, previews
+        self._capacity, self._stats = capacity, stats
         self._dtype, self._make_slots, self._resize = dtype, make_slots, resize
         self._intake = Intake(requests, prepare.networks(dtype).sources.read)
         self._scheduler = Scheduler(capacity.slots, shape=shape)
@@ -88,10 +91,14 @@ class Loop:
         step = None if flush else self._scheduler.next_step()
         if step is not None:
             self._step(step)
-        elif self._intake.idle and not (self._finisher.busy or self._samples):
+        elif self._intake.idle and not (self._finisher.busy or self._samples or self._scheduler.busy):
             raise DisclError("requests gave None (nothing now), but no sample is under way to wait for")
-        self._finisher.launch(self._stats.engine_steps, everything=step is None)
-        for bucket, work, sample in self._finisher.collect(wait=step is None):
+        judging = self._previews is not None and self._previews.busy
+        if self._previews:
+            self._judge(self._previews, everything=step is None or self._idles(step))
+        ending = step is None and not judging
+        self._finisher.launch(self._stats.engine_steps, everything=ending)
+        for bucket, work, sample in self._finisher.collect(wait=ending):
             self._deliver(bucket, work, sample)
         if self._scheduler.holding and not self._scheduler.running:
             self._grow()
@@ -139,6 +146,7 @@ class Loop:
         slots = self._slots(step.bucket)
         with self._stats.timed("start"):
             for place, work in step.admitted:
+                work.trace, work.rejected_at = [], None  # it may have been under way before
                 latent, noise = self._prepare.start(work, step.bucket)
                 slots.load(place, latent, noise, work.trajectory, work.cond, work.uncond, work.guidance)
         with self._stats.timed("unet"):
@@ -149,8 +157,34 @@ class Loop:
         if retired:
             places, works = zip(*retired, strict=True)
             self._finisher.add(step.bucket, list(works), slots.unload(places), self._stats.engine_steps)
+        if self._previews:
+            self._preview(self._previews, step, slots)
         if self._capacity.step() and not self._scheduler.closed:
             self._scheduler.holding = True
+
+    def _preview(self, previews: Previews, step: Step, slots: Slots) -> None:
+        """Works that are to be judged now wait for it."""
+        due = [entry for entry in self._scheduler.progress(step) if entry[2] in entry[1].checks]
+        if due:
+            x0, gaps = slots.preview([place for place, _, _ in due])
+            previews.add(step.bucket, [Preview(*entry, *row) for entry, *row in zip(due, x0, gaps, strict=True)])
+            for place, _, _ in due:
+                self._scheduler.pause(step.bucket, place)
+
+    def _judge(self, previews: Previews, everything: bool) -> None:
+        """Works go on or end as their verdicts say; a control request always goes on."""
+        previews.launch(everything)
+        for bucket, place, work, steps, against in previews.collect(wait=everything):
+            if against and work.rejected_at is None:
+                work.rejected_at = steps
+            if against and not work.request.control:
+                self._scheduler.drop(bucket, place)
+                self._finish(rejected(work, self._capacity.slots))
+            else:
+                self._scheduler.pause(bucket, place, paused=False)
+
+    def _idles(self, step: Step) -> bool:
+        return sum(active.rows for active in step.active) < self._buffers[step.bucket].rows
 
     def _slots(self, bucket: Bucket) -> Slots:
         if bucket not in self._buffers:
@@ -183,6 +217,8 @@ class Loop:
     def _restart(self) -> None:
         """Go on at the capacity's slots with everything that is not decoded yet, from its first step."""
         self._buffers.clear()
+        if self._previews:
+            self._previews.clear()
         for bucket, work in self._finisher.give_back():
             self._scheduler.add(work, bucket, work.rows)
         self._scheduler.restart()

@@ -19,10 +19,3 @@ class Noise:
         if into is None:
             return torch.randn(self._shape, generator=self._generator)
         return torch.randn(self._shape, generator=self._generator, out=into)
-
-
-def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A host tensor on the device, without waiting for what the device is doing."""
-    if device.type == "cpu":
-        return tensor
-    return tensor.pin_memory().to(device, non_blocking=True)

@@ -1,6 +1,6 @@
 """What a user asks of the engine (Request) and what the engine hands back (Sample)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
@@ -74,6 +74,8 @@ class Sample:
     image: uint8 [H, W, 3], None unless status is "ok". embedding: float32 [D] of unit length, None without a scorer.
     text_score, image_score: cosines in [-1, 1]. status: "ok", "rejected-early", "nan" or "error", with a reason.
     slots: the engine's slots when it was made: fewer than asked for after an out-of-memory.
+    rejected_at: steps done when early rejection said no, for control requests as well; None if it never did. trace:
+    (steps done, features [F]) of what it judged.
     """
 
     request: Request
@@ -84,6 +86,12 @@ class Sample:
     status: str = "ok"
     reason: str = ""
     slots: int = 0
+    rejected_at: int | None = None
+    trace: list[tuple[int, np.ndarray]] = field(default_factory=list)
+
+    @property
+    def control(self) -> bool:
+        return self.request.control
 
 
 def _is_integer(value) -> bool:

@@ -11,9 +11,9 @@ schedule of whole steps ends sooner (McNaughton 1959), so hardly a row idles at 
 """
 
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from typing import NamedTuple
 
 PATIENCE = 2000  # steps after which a parked work is run whatever else could fill its batch
@@ -27,6 +27,7 @@ class Item:
     rows: Sequence[int]
     since: int
     done: int = 0
+    paused: bool = False
 
     @property
     def cost(self) -> int:
@@ -61,11 +62,16 @@ class Bucket:
     def demand(self) -> int:
         """Rows that would carry work if this bucket ran now."""
         total = 0
-        for item in chain(self.running.values(), self.waiting):
+        for item in chain(self.awake, islice(self.waiting, len(self.free))):
             total += item.cost
             if total >= self.rows:
                 return self.rows
         return total
+
+    @property
+    def awake(self) -> Iterator[Item]:
+        """The running works that can advance."""
+        return (item for item in self.running.values() if not item.paused)
 
     @property
     def oldest(self) -> Item | None:
@@ -78,7 +84,7 @@ class Bucket:
         everyone = more and ending and len(self.waiting) <= len(self.free)
         while everyone and self.waiting:
             admitted.append(self._admit(0))
-        order = list(self.running.items())
+        order = [(place, item) for place, item in self.running.items() if not item.paused]
         if everyone:
             order.sort(key=lambda entry: -entry[1].remaining)
         active, free = [], self.rows
@@ -186,7 +192,7 @@ class Scheduler:
 
     def next_step(self) -> Step | None:
         """Choose the bucket of the next step and fill its rows; None when nothing can run."""
-        candidates = [name for name, bucket in self.buckets.items() if bucket.running or not self.holding]
+        candidates = [name for name in self.buckets if self._can_run(name)]
         if not candidates:
             return None
         self._current = self._choose(candidates)
@@ -200,6 +206,16 @@ class Scheduler:
         self._forget_empty(step.bucket)
         return retired
 
+    def progress(self, step: Step) -> list[tuple[int, Hashable, int]]:
+        """The works of a step that go on: [(place, work, steps done)]."""
+        running = self.buckets[step.bucket].running if step.bucket in self.buckets else {}
+        items = ((place, running.get(place)) for place, _ in step.active)
+        return [(place, item.work, item.done) for place, item in items if item]
+
+    def pause(self, bucket: Hashable, place: int, paused: bool = True) -> None:
+        """Let a running work wait where it is, or go on."""
+        self.buckets[bucket].running[place].paused = paused
+
     def drop(self, bucket: Hashable, place: int) -> Hashable:
         """Give up the running work at a place; returns it."""
         work = self.buckets[bucket].drop(place)
@@ -212,13 +228,18 @@ class Scheduler:
         old, self.buckets = self.buckets, {}
         for name, bucket in old.items():
             for item in chain(bucket.running.values(), bucket.waiting):
-                item.done = 0
+                item.done, item.paused = 0, False
                 self._bucket(name).waiting.append(item)
 
     def _bucket(self, name: Hashable) -> Bucket:
         if name not in self.buckets:
             self.buckets[name] = Bucket(*self._shape(name))
         return self.buckets[name]
+
+    def _can_run(self, name: Hashable) -> bool:
+        bucket = self.buckets[name]
+        startable = bucket.waiting and bucket.free and not self.holding
+        return bool(startable) or any(bucket.awake)
 
     def _forget_empty(self, name: Hashable) -> None:
         if self.buckets[name].oldest is None:

@@ -14,8 +14,9 @@ import torch
 
 from discl.engine.condition import Condition
 from discl.engine.denoiser import Denoise
-from discl.engine.noise import Noise, upload
+from discl.engine.noise import Noise
 from discl.engine.noise_schedule import Trajectory
+from discl.engine.transfer import upload
 from discl.kernels import guided_step
 
 COLUMNS = 12  # of Trajectory.rows; guidance follows as one more

@@ -16,7 +16,8 @@ class Stats:
     unet_evaluations: network rows that carried work (a guided step is two). slot_occupancy: share of network rows that
     did. seconds: time by stage (feed, text, encode, start, unet, decode, score): the host's, and with `device_clock`
     the device's for what runs there; feed is the loop's wait for requests and their pictures. samples: finished samples
-    by status. retried: requests made again in float32. out_of_memory: how often the slots were halved.
+    by status. retried: requests made again in float32. previews: latents judged part-way. out_of_memory: how often the
+    slots were halved.
     """
 
     unet_evaluations: int = 0
@@ -26,6 +27,7 @@ class Stats:
     samples: Counter = field(default_factory=Counter)
     row_steps: int = 0
     retried: int = 0
+    previews: int = 0
     out_of_memory: int = 0
     device_clock: bool = False
     _ticks: deque = field(default_factory=deque, repr=False)

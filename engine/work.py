@@ -1,19 +1,21 @@
 """Request -> work: everything that its steps need, and the bucket whose static shape it runs in."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from discl.engine.condition import Condition
 from discl.engine.networks import Networks
-from discl.engine.noise import Noise, upload
+from discl.engine.noise import Noise
 from discl.engine.noise_schedule import Trajectory
 from discl.engine.request import Request
 from discl.engine.solvers import Solver
 from discl.engine.sources import Picture, Source
 from discl.engine.stats import Stats
+from discl.engine.transfer import upload
 
 
 class Bucket(NamedTuple):
@@ -27,7 +29,11 @@ class Bucket(NamedTuple):
 
 @dataclass(eq=False)
 class Work:
-    """A request that is ready to start. rows: network rows of each of its steps, 1 or 2."""
+    """A request that is ready to start. rows: network rows of each of its steps, 1 or 2.
+
+    checks: steps done after which it is judged. trace: (steps done, features [F]) of each preview so far. rejected_at:
+    steps done at the first verdict against it.
+    """
 
     request: Request
     source: Source
@@ -36,6 +42,9 @@ class Work:
     uncond: Condition | None
     guidance: float
     rows: list[int]
+    checks: tuple[int, ...] = ()
+    trace: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    rejected_at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,7 @@ class Preparation:
     """How requests become works.
 
     text_guidance: for requests without their own. guidance_interval: (low, high) in shares of the training timesteps,
-    outside of which a step runs without text guidance; None for everywhere.
+    outside of which a step runs without text guidance; None for everywhere. checks: of early rejection.
     """
 
     networks: Callable[[torch.dtype], Networks]
@@ -53,6 +62,7 @@ class Preparation:
     text_guidance: float
     guidance_interval: tuple[float, float] | None
     train_timesteps: int
+    checks: Callable[[int], tuple[int, ...]]
 
     def __call__(self, request: Request, picture: Picture, dtype: torch.dtype) -> tuple[Work, Bucket]:
         """Encode source and texts (each once). Raises DisclError where the level executes no step."""
@@ -67,7 +77,8 @@ class Preparation:
             cond = networks.condition(request.prompt, *size, guidance, negative=False)
             uncond = networks.condition(request.negative_prompt, *size, guidance, negative=True) if guided else None
         rows = self._rows(trajectory, guided)
-        return Work(request, source, trajectory, cond, uncond, guidance, rows), Bucket(*size, guided, dtype)
+        work = Work(request, source, trajectory, cond, uncond, guidance, rows, self.checks(trajectory.steps))
+        return work, Bucket(*size, guided, dtype)
 
     def start(self, work: Work, bucket: Bucket) -> tuple[torch.Tensor, Noise]:
         """The noised start latent [1, C, h, w] and the generator that drew it and goes on drawing.
