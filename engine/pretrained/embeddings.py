@@ -1,5 +1,6 @@
 """Textual inversion (Gal et al. 2022): new words of a prompt, each with vectors of its own."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,9 +50,21 @@ def embedding_digest(embeddings: Sequence[str]) -> str:
 
 def add_embeddings(pipe: Any, embeddings: Sequence[str]) -> None:
     """Teach diffusers' pipeline the words of every file; ModelError for vectors that no text encoder can take."""
-    for embedding in [Embedding.parse(text) for text in embeddings]:
+    found = [Embedding.parse(text) for text in embeddings]
+    _check_words(found)
+    for embedding in found:
         for name, vectors in embedding.vectors().items():
             _add(pipe, embedding, vectors, _encoder(pipe, name, vectors.shape[-1]))
+
+
+def _check_words(embeddings: Sequence[Embedding]) -> None:
+    """diffusers spells a word of several vectors out by replacing text, so it must not stand inside another word."""
+    for one, other in itertools.permutations(embeddings, 2):
+        if one.word in other.word:
+            raise ModelError(
+                f"embeddings {one.file} and {other.file}: the word {one.word!r} stands inside {other.word!r}; give one "
+                "of them another word, as path:word"
+            )
 
 
 def _add(pipe: Any, embedding: Embedding, vectors: Any, encoder: str | None) -> None:

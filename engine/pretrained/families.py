@@ -19,6 +19,7 @@ class StableDiffusion(DiffusionModel):
     """Stable Diffusion 1.x and 2.x, their Turbo and LCM distillations: one text encoder, states only."""
 
     pipeline = StableDiffusionImg2ImgPipeline
+    required = ("unet", "vae", "scheduler", "text_encoder", "tokenizer")
 
     @torch.no_grad()
     def encode_text(self, text: str, negative: bool) -> Text:
@@ -30,6 +31,7 @@ class StableDiffusionXL(DiffusionModel):
     """SDXL base, refiner and Turbo: one or two text encoders, pooled text and micro-conditioning."""
 
     pipeline = StableDiffusionXLImg2ImgPipeline
+    required = ("unet", "vae", "scheduler", "text_encoder_2", "tokenizer_2")
 
     @classmethod
     def vae_dtype(cls, config: Any, dtype: torch.dtype) -> torch.dtype:
@@ -77,4 +79,8 @@ def family_of(files: ModelFiles) -> type[DiffusionModel]:
             f"model {files.name} is a {files.pipeline_class}: give a Stable Diffusion 1.x, 2.x, SDXL or LCM model "
             f"({', '.join(FAMILIES)})"
         )
-    return FAMILIES[files.pipeline_class]
+    family = FAMILIES[files.pipeline_class]
+    missing = [name for name in family.required if name not in files.parts]
+    if missing:
+        raise ModelError(f"model {files.name} has no {', '.join(missing)}: a {files.pipeline_class} needs them")
+    return family

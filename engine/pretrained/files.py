@@ -12,12 +12,12 @@ from pathlib import Path
 from discl.engine.pretrained.configuration import configuration_folder
 from discl.errors import ModelError
 
-UNUSED = frozenset({"safety_checker", "feature_extractor", "image_encoder"})  # never loaded, no part of the identity
-WEIGHTED = frozenset({"unet", "vae", "text_encoder", "text_encoder_2"})
+WEIGHTED = ("unet", "vae", "text_encoder", "text_encoder_2")
+PARTS = (*WEIGHTED, "tokenizer", "tokenizer_2", "scheduler")  # others (a safety checker, say) shape no pixel
 PICKLES = frozenset({".ckpt", ".bin", ".pt", ".pth", ".pkl"})
 SETTINGS = (".json", ".txt", ".model")
 # Of a hub repository: the components' files, not the single-file checkpoints beside them.
-MODEL_PATTERNS = ("model_index.json", *(f"*/*{suffix}" for suffix in (*SETTINGS, ".safetensors")))
+MODEL_PATTERNS = ("model_index.json", *(f"{part}/*{end}" for part in PARTS for end in (*SETTINGS, ".safetensors")))
 VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # transformers makes an empty one where both lack
 # diffusers' and transformers' file names: diffusion_pytorch_model[.variant][-00001-of-00002].safetensors
 WEIGHTS = re.compile(r"(?:diffusion_pytorch_)?model(?:\.(?P<variant>\w+))?(?:-\d{5}-of-\d{5})?\.safetensors")
@@ -50,7 +50,7 @@ class ModelFiles:
         return {
             name: value[1]
             for name, value in self.index.items()
-            if isinstance(value, list) and len(value) == 2 and all(value) and name not in UNUSED
+            if name in PARTS and isinstance(value, list) and len(value) == 2 and all(value)
         }
 
     @property
@@ -106,11 +106,8 @@ def hub_folder(path: str, wanted: Sequence[str] = MODEL_PATTERNS) -> Path:
     from huggingface_hub.errors import HfHubHTTPError
 
     name, _, revision = path.removeprefix("hub:").partition("@")
-    ignored = [f"{part}/*" for part in UNUSED]
     try:
-        return Path(
-            snapshot_download(name, revision=revision or None, allow_patterns=list(wanted), ignore_patterns=ignored)
-        )
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(wanted)))
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise ModelError(
             f"model {path} cannot be fetched: {first_line(error)}; check name and network, or give a folder"

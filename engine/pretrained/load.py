@@ -16,6 +16,7 @@ from discl.engine.pretrained.model import DiffusionModel
 from discl.engine.pretrained.modules import load_folder
 from discl.engine.pretrained.single_file import load_single_file
 from discl.engine.reproducible import make_rowwise
+from discl.errors import ModelError
 
 
 def load_model(
@@ -31,14 +32,16 @@ def load_model(
     embeddings: textual inversions, "file.safetensors" with ":word" behind it or not.
     Raises ModelError for what cannot be loaded, whole, as a model that the engine can run.
     """
+    if isinstance(loras, str) or isinstance(embeddings, str):
+        raise ModelError(f"loras={loras!r}, embeddings={embeddings!r}: give lists of paths, not one text")
     files = find_model(path)
     family = family_of(files)
     pipe = _load_pipeline(files, family.pipeline, torch.float32 if loras else dtype)
     add_embeddings(pipe, embeddings)
     merge_loras(pipe, loras)
     check_parts(pipe, files)
-    for name in WEIGHTED & pipe.components.keys():
-        module = pipe.components[name]
+    for name in WEIGHTED:
+        module = getattr(pipe, name, None)
         if module is not None:
             own = family.vae_dtype(pipe.vae.config, dtype) if name == "vae" else dtype
             torch.nn.Module.to(module, device, own).requires_grad_(False).eval()

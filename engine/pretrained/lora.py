@@ -1,5 +1,6 @@
 """Low-rank updates (Hu et al. 2021), merged into the weights at load, so that they cost nothing afterwards."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ class Lora:
             factor = float(weight)
         except ValueError:
             name, factor = str(text), 1.0
+        if not math.isfinite(factor):
+            raise ModelError(f"LoRA {text}: its weight must be a finite number")
         return cls(_weights_file(name or str(text)), factor)
 
 

@@ -26,6 +26,7 @@ class DiffusionModel(ABC):
     reload: Callable[[torch.dtype], "DiffusionModel"]
 
     pipeline: ClassVar[type]  # diffusers' img2img pipeline of this family
+    required: ClassVar[tuple[str, ...]]  # the components that it cannot do without
 
     @classmethod
     def vae_dtype(cls, config: Any, dtype: torch.dtype) -> torch.dtype:

@@ -91,7 +91,16 @@ def test_what_cannot_be_added_is_named(tmp_path):
         (tmp_path / "nowhere.safetensors", "not a .safetensors file"),
         (f"{wide}:", "not a .safetensors file"),
         (f"{wide}x", "not a .safetensors file"),
+        ("", "not a .safetensors file"),
     ]:
         with pytest.raises(ModelError, match=message) as caught:
             load_model(folder, CPU, torch.float32, embeddings=[str(given)])
         assert "\n" not in str(caught.value)
+    first, second = (
+        save_embedding(tmp_path / f"{name}.safetensors", {name: vectors(2, 16, 1)}) for name in ("hut", "huts")
+    )
+    with pytest.raises(ModelError, match="'hut' stands inside 'huts'"):
+        load_model(folder, CPU, torch.float32, embeddings=[str(second), str(first)])
+    load_model(folder, CPU, torch.float32, embeddings=[str(second), f"{first}:<hat>"])
+    with pytest.raises(ModelError, match="give lists of paths"):
+        load_model(folder, CPU, torch.float32, embeddings=str(first))

@@ -133,6 +133,7 @@ def test_what_cannot_be_merged_is_named(folder, lora, tmp_path):
         (foreign, "another family"),
         (two / "a.safetensors", "cannot be merged"),
         (tmp_path / "nowhere:0.5", "neither a folder nor"),
+        (f"{lora}:nan", "finite"),
         (tmp_path / "lora.bin", "pickle"),
         (empty, "0 .safetensors files"),
         (two, "2 .safetensors files"),

@@ -106,7 +106,12 @@ def test_components_that_are_null_or_unused(extended, tmp_path):
     edit(index, text_encoder=[None, None], tokenizer=[None, None])
     assert_refused(folder, "text states of width 40, its text encoders make 24")
     edit(index, text_encoder_2=[None, None])
-    assert_refused(folder, "no text encoder for its prompts")
+    assert_refused(folder, "has no text_encoder_2: a StableDiffusionXLPipeline needs them")
+    edit(index, text_encoder_2=["transformers", "CLIPTextModelWithProjection"])
+    edit(index, text_encoder=["transformers", "CLIPTextModel"])
+    assert_refused(folder, "no text encoder for its prompts, or no tokenizer")
+    edit(index, _class_name=["pipeline.py", "Custom"])
+    assert_refused(folder, "is a .*Custom.*: give a Stable Diffusion")
 
 
 def test_the_digest_is_of_what_shapes_pixels(folder, saved, tmp_path):
