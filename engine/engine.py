@@ -89,7 +89,9 @@ class Engine:
     ) -> "Engine":
         """Load a diffusers folder, `hub:` id or checkpoint file and, with `clip`, an open_clip scorer.
 
-        loras, embeddings: what is merged into the model, see `load_model`.
+        loras, embeddings: what is merged into the model, see `load_model`. solver: "auto" (the model's own, or the
+        nearest with a message), "ddim", "euler", "euler-ancestral", "dpmpp-2m" or "lcm". mode: "exact", "few-step" or
+        "pure-noise", see `discl.engine.solvers.Solver`.
         backend: "torch" (eager) or "torch-compile". text_guidance: library scale g (the paper's w is g-1); at most 1
         means no guidance. guidance_interval: (low, high) in shares of the training timesteps; guidance only where
         low <= t/T < high (Kynkäänniemi et al. 2024), None for everywhere. Raises ModelError for what cannot be loaded

@@ -30,6 +30,7 @@ NEAREST = {
     "DPMSolverSinglestepScheduler": "dpmpp-2m",
     "DPMSolverSDEScheduler": "dpmpp-2m",
     "DEISMultistepScheduler": "dpmpp-2m",
+    "SASolverScheduler": "dpmpp-2m",
     "UniPCMultistepScheduler": "dpmpp-2m",
     "TCDScheduler": "lcm",
 }

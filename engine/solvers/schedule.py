@@ -14,7 +14,12 @@ SIGMA_RULES = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas",
 
 
 def load_scheduler(scheduler_class: type, config: Mapping) -> Any:
-    """diffusers' `from_config`. Raises ModelError for a config that the class does not take."""
+    """diffusers' `from_config`. Raises ModelError for a config that the class does not take or that has no betas."""
+    if config and not (config.keys() & {"beta_start", "beta_schedule"} or config.get("trained_betas")):
+        raise ModelError(
+            f"the model's scheduler {config.get('_class_name', '')} has no betas: the solvers walk noise schedules of "
+            "Stable Diffusion's kind, not flow matching or EDM"
+        )
     try:
         return scheduler_class.from_config(config)  # type: ignore[attr-defined]
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:

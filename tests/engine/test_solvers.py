@@ -187,6 +187,15 @@ def test_what_cannot_be_made_is_said_in_one_line(name, config, steps, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("other", ["FlowMatchEulerDiscreteScheduler", "EDMEulerScheduler", "IPNDMScheduler"])
+@pytest.mark.parametrize("name", ["auto", "euler"])
+def test_schedules_of_another_kind_are_refused_by_name(name, other):
+    """diffusers' from_config would fill in betas that the model was never trained on."""
+    config = dict(getattr(diffusers, other)().config) | {"_class_name": other}
+    with pytest.raises(ModelError, match=f"{other} has no betas"):
+        build_solver(name, other, config, 10)
+
+
 def test_no_signal_at_the_top_is_no_matter_to_levels_that_start_below():
     check_exact("ddim", ZERO_SNR, [(10, 10), (10, 50)])
 
