@@ -31,6 +31,14 @@ class Trajectory:
     def steps(self) -> int:
         return len(self.rows)
 
+    def network_rows(self, guided: bool, interval: tuple[float, float] | None, train_timesteps: int) -> list[int]:
+        """How many network rows each step takes: two with text guidance, which holds where low <= t/T < high."""
+        if not guided:
+            return [1] * self.steps
+        low, high = interval or (0.0, 1.0)
+        share = self.rows[:, 0] / train_timesteps
+        return [1 if interval and not low <= t < high else 2 for t in share]
+
 
 def executed_steps(steps: int, level: int) -> int:
     """UNet steps of one request: steps*(100-level)//100 in integers (floats lose a step: 1-0.9 is not 0.1).

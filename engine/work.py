@@ -76,7 +76,7 @@ class Preparation:
         with self.stats.timed("text"):
             cond = networks.condition(request.prompt, *size, guidance, negative=False)
             uncond = networks.condition(request.negative_prompt, *size, guidance, negative=True) if guided else None
-        rows = self._rows(trajectory, guided)
+        rows = trajectory.network_rows(guided, self.guidance_interval, self.train_timesteps)
         work = Work(request, source, trajectory, cond, uncond, guidance, rows, self.checks(trajectory.steps))
         return work, Bucket(*size, guided, dtype)
 
@@ -92,12 +92,3 @@ class Preparation:
         draws = upload(torch.cat([noise.draw(), noise.draw()]), self.device)
         clean = networks.autoencoder.clean_latent(work.source.moments, draws[:1])
         return work.trajectory.signal * clean + work.trajectory.sigma * draws[1:], noise
-
-    def _rows(self, trajectory: Trajectory, guided: bool) -> list[int]:
-        if not guided:
-            return [1] * trajectory.steps
-        if self.guidance_interval is None:
-            return [2] * trajectory.steps
-        low, high = self.guidance_interval
-        share = trajectory.rows[:, 0] / self.train_timesteps
-        return [2 if low <= t < high else 1 for t in share]

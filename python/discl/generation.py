@@ -17,10 +17,10 @@ from discl.hard import select_hard
 from discl.job import Job
 from discl.judge import check_judge, judge_of
 from discl.plan import make_plan
-from discl.progress import OnEvent, ignore
+from discl.progress import Meter, OnEvent, ignore
 from discl.prompts import check_template
 from discl.quarantine import Quarantine
-from discl.recipe import digest, make_recipe
+from discl.recipe import digest, make_recipe, model_files, resolved
 from discl.run_record import RunRecord, earlier_runs, hardware, new_run_id, versions
 from discl.selection import check_classes, select_by_threshold
 from discl.store import Store, StoreWriter
@@ -48,6 +48,9 @@ def make_engine(config: RunConfig, slots: int | str) -> "Engine":
         mode=config.spectrum.mode,
         steps=config.spectrum.steps,
         text_guidance=config.spectrum.text_guidance,
+        guidance_interval=config.spectrum.guidance_interval,
+        loras=config.model.loras,
+        embeddings=config.model.embeddings,
         score_prompt=config.score.prompt if config.score else None,
     )
 
@@ -63,11 +66,13 @@ def generate(config: RunConfig, on_event: OnEvent | None = None, *, make: MakeEn
     """
     if config.score:
         check_template(config.score.prompt, "score.prompt")
-    recipe = make_recipe(config)
+    files = model_files(config)
+    recipe = make_recipe(config, files)
     table = _load(config)
     check_classes(config.score, table.class_names)
-    plan = make_plan(config, table, select_hard(config.hard, table), recipe)
-    record = RunRecord(Path(config.store.path), new_run_id(), _facts(config, recipe))
+    asked, config = config, resolved(config, files, recipe)
+    plan = make_plan(config, table, select_hard(config.hard, table), recipe, files)
+    record = RunRecord(Path(config.store.path), new_run_id(), _facts(asked, recipe))
     with _writer(config, record.run_id, table) as writer:
         images = len(table) + len(table.quarantined)
         quarantine = Quarantine(config.store.path, images, config.data.max_bad_share)
@@ -96,7 +101,10 @@ def _make(job: Job, record: RunRecord, total: int, make: MakeEngine, earlier: li
     """Load the engine, run the job, and write the run's record when it starts and however it ends."""
     config, status = job.config, "failed"
     with record.timed("load"):
+        loading = Meter("load model", 1, job.on_event)
+        loading.start()
         engine = make(config, _slots(config, job.plan.recipe_digest, earlier))
+        loading.advance()
     with engine:
         record.facts |= {"slots": engine.slots, "scorer": judge_of(config, engine)}
         check_judge(record.facts["scorer"], earlier)

@@ -25,6 +25,7 @@ from discl.sources import Source, read_sources
 
 if TYPE_CHECKING:
     from discl.engine import Request
+    from discl.engine.pretrained.files import ModelFiles
 
 log = logging.getLogger(__name__)
 
@@ -63,14 +64,17 @@ class PlannedSample:
         return self.first.key if self.first else None
 
 
-def make_plan(config: RunConfig, table: DataTable, hard_rows: np.ndarray, recipe: dict) -> "Plan":
+def make_plan(
+    config: RunConfig, table: DataTable, hard_rows: np.ndarray, recipe: dict, files: "ModelFiles | None" = None
+) -> "Plan":
     """Read the bytes of every hard image once, merge equal ones of a class, fix prompts and seeds.
 
-    Raises ConfigError when a level would run zero steps or a template is wrong. A file that cannot be read is
-    in `.quarantined`, and so are bytes that occur in two classes whose prompts do not differ.
+    files: the model's, for exact costs (see `level_work`). Raises ConfigError when a level cannot be made or a
+    template is wrong. A file that cannot be read is in `.quarantined`, and so are bytes that occur in two classes whose
+    prompts do not differ.
     """
     spectrum = config.spectrum
-    work = level_work(spectrum)
+    work = level_work(spectrum, files)
     named = tuple(table.class_names[label] for label in np.unique(table.labels[hard_rows]))
     plan = Plan(table, spectrum, Prompts(spectrum.prompt, spectrum.prompts, named), digest(recipe), work)
     plan.sources.extend(read_sources(table, hard_rows, spectrum.seeds, plan.same_prompt, plan.quarantine))

@@ -26,6 +26,10 @@ class Meter:
         self.done = self.accepted = 0
         self.begin = time.perf_counter()
 
+    def start(self) -> None:
+        """Report that the stage begins, where its first piece takes long."""
+        self.on_event(self.event(scored=False))
+
     def advance(self, accepted: bool | None = None) -> None:
         self.done += 1
         self.accepted += bool(accepted)
@@ -52,7 +56,9 @@ class Meter:
 
 def describe(event: Event) -> str:
     """One line: `generate 120/400, 3.1/s, 1m 30s left, 46 % accepted, $0.12`."""
-    parts = [f"{event['stage']} {event['done']}/{event['total']}", f"{event['rate']:.3g}/s"]
+    parts = [f"{event['stage']} {event['done']}/{event['total']}"]
+    if event["done"]:
+        parts.append(f"{event['rate']:.3g}/s")
     if event.get("eta_s") is not None:
         parts.append(f"{duration(event['eta_s'])} left")
     if event.get("accepted") is not None:
@@ -77,7 +83,7 @@ def shower(stream: TextIO | None = None) -> "Lines | Bar":
 
 
 class Lines:
-    """Prints a progress event at most every ten seconds, the last of a stage always."""
+    """Prints a progress event at most every ten seconds, the start and the end of a stage always."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic):
         self.stream, self.clock = stream, clock
@@ -86,7 +92,7 @@ class Lines:
     def __call__(self, event: Event) -> None:
         if event.get("event") != "progress":
             return
-        if self.clock() - self.last >= LINE_SECONDS or event["done"] == event["total"]:
+        if self.clock() - self.last >= LINE_SECONDS or event["done"] in (0, event["total"]):
             self.last = self.clock()
             print(describe(event), file=self.stream, flush=True)
 

@@ -2,9 +2,12 @@
 
 import json
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from discl.config import RunConfig, require_model
+
+if TYPE_CHECKING:
+    from discl.engine.pretrained.files import ModelFiles
 
 KEY_BYTES = 16
 
@@ -15,26 +18,47 @@ def digest(value: Any) -> str:
     return blake2b(text.encode(), digest_size=KEY_BYTES).hexdigest()
 
 
-def make_recipe(config: RunConfig) -> dict[str, Any]:
-    """Design 2's recipe as a JSON object. Reads every weight file of the model once, for its digest.
+def model_files(config: RunConfig) -> "ModelFiles":
+    """The files of the config's model; no weights are read.
 
-    The solver stands under its own name: `auto` and what it means for this model are one recipe.
-    Raises ConfigError where the config names no model, ModelError where the folder is not one.
+    Raises ConfigError where the config names no model, ModelError where there is none at its path.
     """
     require_model(config)
-    from discl.engine.pretrained.digest import model_digest
     from discl.engine.pretrained.files import find_model
+
+    revision = f"@{config.model.revision}" if config.model.revision else ""
+    return find_model(config.model.path + revision)
+
+
+def make_recipe(config: RunConfig, files: "ModelFiles | None" = None) -> dict[str, Any]:
+    """Design 2's recipe as a JSON object. Reads every weight file of the model once, for its digest.
+
+    files: `model_files` of the config, where they are known. The solver stands under its own name: `auto` and what it
+    means for this model are one recipe. LoRA and embeddings count by their bytes, weights, words and order.
+    Raises what `model_files` raises.
+    """
+    files = files or model_files(config)
+    from discl.engine.pretrained.digest import model_digest
+    from discl.engine.pretrained.embeddings import embedding_digest
+    from discl.engine.pretrained.lora import lora_digest
     from discl.engine.solvers import choose_solver
 
-    files = find_model(config.model.path)
-    solver = choose_solver(config.spectrum.solver, files.scheduler_class)
-    return recipe_of(config, model_digest(files)) | {"solver": solver}
+    model, solver = config.model, choose_solver(config.spectrum.solver, files.scheduler_class)
+    recipe = recipe_of(config, model_digest(files)) | {"solver": solver}
+    if model.loras:
+        recipe["loras"] = [lora_digest(model.loras)]
+    if model.embeddings:
+        recipe["embeddings"] = [embedding_digest(model.embeddings)]
+    return recipe
 
 
 def recipe_of(config: RunConfig, model: str) -> dict[str, Any]:
-    """The recipe for a known model digest (32 hex characters)."""
+    """The recipe for a known model digest (32 hex characters); LoRA and embeddings by name.
+
+    What is not used stands in it as before it existed, or not at all: keys of old stores stay valid.
+    """
     spectrum = config.spectrum
-    return {
+    recipe: dict[str, Any] = {
         "model": model,
         "loras": list(config.model.loras),
         "dtype": config.model.dtype,
@@ -48,6 +72,18 @@ def recipe_of(config: RunConfig, model: str) -> dict[str, Any]:
         "upscale": spectrum.upscale,
         "rejection": None,
     }
+    if config.model.embeddings:
+        recipe["embeddings"] = list(config.model.embeddings)
+    if spectrum.guidance_interval:
+        recipe["guidance_interval"] = list(spectrum.guidance_interval)
+    return recipe
+
+
+def resolved(config: RunConfig, files: "ModelFiles", recipe: dict[str, Any]) -> RunConfig:
+    """The config with what it means for this model: the files that were found and the solver that was chosen."""
+    model = config.model.model_copy(update={"path": str(files.name), "revision": ""})
+    spectrum = config.spectrum.model_copy(update={"solver": recipe["solver"]})
+    return config.model_copy(update={"model": model, "spectrum": spectrum})
 
 
 def sample_key(

@@ -9,7 +9,7 @@ from discl.config import RunConfig
 from discl.data import load_data
 from discl.hard import select_hard
 from discl.plan import Plan, make_plan
-from discl.recipe import make_recipe, recipe_of
+from discl.recipe import make_recipe, model_files, recipe_of, resolved
 from discl.sizes import made_size
 
 BYTES_PER_PIXEL = {"jpg": 0.5, "png": 1.8, "webp": 0.3}  # photographs at quality 95; a rough guide
@@ -18,10 +18,14 @@ SIZED_SOURCES = 64
 
 def summarise(config: RunConfig) -> str:
     """Plan the run without loading weights into memory or making an image."""
-    recipe = make_recipe(config) if config.model.path else recipe_of(config, "")
+    recipe, files = recipe_of(config, ""), None
+    if config.model.path:
+        files = model_files(config)
+        recipe = make_recipe(config, files)
+        config = resolved(config, files, recipe)
     table = load_data(config.data)
     rows = select_hard(config.hard, table)
-    plan = make_plan(config, table, rows, recipe)
+    plan = make_plan(config, table, rows, recipe, files)
     least, most = plan.attempts.best_of, plan.attempts.most
     facts = {
         "hard images": f"{len(rows):,} ({len(plan.sources):,} distinct, {len(plan.quarantined):,} unusable)",

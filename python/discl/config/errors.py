@@ -16,12 +16,8 @@ from discl.errors import ConfigError
 # Keys of the contract whose feature this version lacks: (table, key) -> values that are accepted.
 UNAVAILABLE = MappingProxyType(
     {
-        ("model", "revision"): ("",),
         ("model", "backend"): ("torch", "torch-compile"),
         ("model", "exported"): ("",),
-        ("model", "loras"): ((),),
-        ("spectrum", "solver"): ("auto", "ddim", "euler"),
-        ("spectrum", "mode"): ("exact",),
         ("spectrum", "fill"): ("none",),
         ("engine", "early_rejection"): (False,),
         ("budget", "usd"): (0,),

@@ -9,9 +9,12 @@ from discl.config.values import (
     Clip,
     Count,
     Device,
+    Embeddings,
     FolderOrHub,
+    Interval,
     Level,
     Levels,
+    Loras,
     Money,
     OptionalPath,
     Positive,
@@ -81,23 +84,37 @@ class HardConfig(Section):
 
 
 class ModelConfig(Section):
-    """The diffusion model: a diffusers folder (absolute) or `hub:organisation/name`."""
+    """The diffusion model: a diffusers folder or a .safetensors checkpoint (absolute), or `hub:organisation/name`.
+
+    loras: "file.safetensors:weight", merged in order. embeddings: textual inversions, "file.safetensors:word".
+    """
 
     path: FolderOrHub = ""
     revision: str = ""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     backend: Literal["torch", "torch-compile", "onnx", "tensorrt"] = "torch"
     exported: OptionalPath = ""
-    loras: Strings = ()
+    loras: Loras = ()
+    embeddings: Embeddings = ()
+
+    @model_validator(mode="after")
+    def _revision_of_hub(self) -> "ModelConfig":
+        if self.revision and (not self.path.startswith("hub:") or "@" in self.path):
+            raise ValueError(f'revision = "{self.revision}" belongs to a path = "hub:organisation/name" without one')
+        return self
 
 
 class SpectrumConfig(Section):
-    """What is made of each hard image: levels x seeds, and how."""
+    """What is made of each hard image: levels x seeds, and how.
+
+    guidance_interval: [low, high] in shares of the training timesteps; text guidance only there. None: everywhere.
+    """
 
     levels: Levels = (0, 10, 30, 50)
     seeds: Seeds = first_seeds(8)
     steps: Annotated[int, Field(ge=1, le=1000)] = 50
     text_guidance: Annotated[float, Field(ge=1.0, le=100.0)] = 10.0
+    guidance_interval: Interval | None = None
     solver: Literal["auto", "ddim", "euler", "euler-ancestral", "dpmpp-2m", "lcm"] = "auto"
     mode: Literal["exact", "few-step", "pure-noise"] = "exact"
     prompt: str = "a photo of a {class}"
@@ -109,6 +126,14 @@ class SpectrumConfig(Section):
     best_of: Annotated[int, Field(ge=1, le=1000)] = 1
     fill: str | int = "none"
     upscale: Annotated[int, Field(ge=1, le=16)] = 1
+
+    @model_validator(mode="after")
+    def _level_of_noise(self) -> "SpectrumConfig":
+        if self.mode == "pure-noise" and self.levels != (0,):
+            raise ValueError(
+                'mode = "pure-noise" keeps nothing of the source, and knows level 0 only: set levels = [0]'
+            )
+        return self
 
 
 def _number(key: Any) -> Any:

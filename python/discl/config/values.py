@@ -3,6 +3,7 @@
 Validators read the config's folder from pydantic's validation context: `{"folder": Path}`.
 """
 
+import math
 import os
 import re
 from collections import Counter
@@ -27,9 +28,29 @@ def absolute_or_hub(value: str, info: ValidationInfo) -> str:
     """`hub:org/name` stays as it is; everything else is a path."""
     if not value.startswith("hub:"):
         return absolute(value, info)
-    if len([part for part in value[4:].split("/") if part]) != 2:
+    if len([part for part in value[4:].partition("@")[0].split("/") if part]) != 2:
         raise ValueError("a hub id reads hub:organisation/name")
     return value
+
+
+def absolute_lora(value: str, info: ValidationInfo) -> str:
+    """`file.safetensors`, `folder` or `hub:org/name`, with `:weight` behind it or not."""
+    name, colon, weight = value.rpartition(":")
+    try:
+        factor = float(weight) if colon else 1.0
+    except ValueError:
+        name, colon, weight, factor = value, "", "", 1.0
+    if not math.isfinite(factor):
+        raise ValueError(f"the weight {weight} is not a finite number")
+    return absolute_or_hub(_given(name if colon else value), info) + colon + (weight if colon else "")
+
+
+def absolute_embedding(value: str, info: ValidationInfo) -> str:
+    """`file.safetensors`, with `:word` behind it or not."""
+    name, suffix, word = value.partition(".safetensors")
+    if not suffix or (word and not word[1:]) or word[:1] not in {"", ":"}:
+        raise ValueError("write 'file.safetensors' or 'file.safetensors:word'")
+    return absolute(name + suffix, info) + word
 
 
 def absolute_clip(value: str, info: ValidationInfo) -> str:
@@ -91,6 +112,25 @@ def _size(value: Any) -> Any:
     return tuple(value)
 
 
+def _distinct_words(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value, times in Counter(values).items():
+        if times > 1:
+            raise ValueError(f"{value} appears twice; name each once")
+    return values
+
+
+def _interval(value: Any) -> Any:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise ValueError("write [low, high], shares of the training timesteps")
+    return tuple(value)
+
+
+def _ordered(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] >= value[1]:
+        raise ValueError("low must be less than high")
+    return value
+
+
 def _device(value: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
         raise ValueError("should be 'auto', 'cpu', 'cuda' or 'cuda:N'")
@@ -114,8 +154,13 @@ Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_seeds), AfterValidator(_dis
 Side = Annotated[int, Field(ge=1, le=16384)]
 Size = Annotated[tuple[Side, Side], BeforeValidator(_size)]
 Device = Annotated[str, AfterValidator(_device)]
+Lora = Annotated[str, AfterValidator(absolute_lora)]
+Loras = Annotated[tuple[Lora, ...], BeforeValidator(_tuple)]
+Embedding = Annotated[str, AfterValidator(absolute_embedding)]
+Embeddings = Annotated[tuple[Embedding, ...], BeforeValidator(_tuple), AfterValidator(_distinct_words)]
 Strings = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Interval = Annotated[tuple[Share, Share], BeforeValidator(_interval), AfterValidator(_ordered)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Money = Annotated[float, Field(ge=0.0)]
