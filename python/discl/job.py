@@ -70,7 +70,7 @@ class Job:
     def _settles(self) -> Settles:
         """What the store knows of a sample when the run begins; the scores count only where they can bring retries."""
         if self.config.spectrum.retries:
-            return Recorded(self.config.score, Store(self.writer.root).table, self.writer.unsealed_rows())
+            return Recorded(self.config.score, Store(self.writer.root), self.writer.unsealed_rows())
         return lambda planned: planned.key in self.writer.keys or None
 
     def run(self, engine: "Engine", total: int) -> None:

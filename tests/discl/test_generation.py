@@ -102,7 +102,7 @@ def test_a_stop_at_any_sample_continues_to_the_same_store(file, seed):
 
         def stop(event):
             nonlocal left
-            left -= event["event"] == "progress"
+            left -= event["event"] == "progress" and event["stage"] == "generate"
             if left < 0:
                 raise KeyboardInterrupt
 
