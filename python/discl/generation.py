@@ -22,7 +22,7 @@ from discl.prompts import check_template
 from discl.quarantine import Quarantine
 from discl.recipe import digest, make_recipe, model_files, resolved
 from discl.run_record import RunRecord, earlier_runs, hardware, new_run_id, versions
-from discl.selection import check_classes, select_by_threshold
+from discl.selection import check_classes, check_kept, select_by_threshold
 from discl.store import Store, StoreWriter
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def generate(config: RunConfig, on_event: OnEvent | None = None, *, make: MakeEn
         earlier, total = earlier_runs(config.store.path), job.missing()
         check_judge(judge_of(config), earlier, certain=not total)
         if total:
+            check_kept(Store(config.store.path), config.score, config.store.keep, plan.recipe_digest, plan.attempts)
             _make(job, record, total, make, earlier)
     store = Store(config.store.path)
     select_by_threshold(store, config.score, config.store.keep, plan.recipe_digest, attempts=plan.attempts)

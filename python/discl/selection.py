@@ -60,6 +60,25 @@ def one_of_each(rows: Iterable[dict[str, Any]], attempts: Attempts) -> list[dict
     return [attempts.best(accepted) for accepted in wishes.values()]
 
 
+def check_kept(store: "Store", score: ScoreConfig | None, keep: str, recipe: str, attempts: Attempts = SINGLE) -> None:
+    """StoreError where images that would be selected were not kept by an earlier run: their keys are not made again."""
+    if keep != "scores":
+        _refuse_lost(_chosen(accepted_rows(store.table, score), recipe, attempts))
+
+
+def _chosen(accepted: Iterable[dict[str, Any]], recipe: str, attempts: Attempts) -> list[dict[str, Any]]:
+    return one_of_each((row for row in accepted if row["recipe"] == recipe), attempts)
+
+
+def _refuse_lost(rows: Iterable[dict[str, Any]]) -> None:
+    lost = sum(row["shard"] is None for row in rows)
+    if lost:
+        raise StoreError(
+            f"{lost} accepted samples have no image in this store: an earlier run kept scores alone, or fewer images "
+            '(store.keep, with a higher score.threshold); generate into a new store, or set store.keep = "scores"'
+        )
+
+
 def select_by_threshold(
     store: "Store",
     score: ScoreConfig | None,
@@ -74,13 +93,9 @@ def select_by_threshold(
     Raises StoreError when accepted images were thrown away by an earlier run with a higher threshold.
     """
     accepted = accepted_rows(store.table, score)
-    rows = one_of_each((row for row in accepted if row["recipe"] == recipe), attempts)
-    lost = sum(row["shard"] is None for row in rows)
-    if lost and keep != "scores":
-        raise StoreError(
-            f"{lost} accepted samples have no image in this store: an earlier run kept fewer "
-            "(store.keep, with a higher score.threshold); generate into a new store"
-        )
+    rows = _chosen(accepted, recipe, attempts)
+    if keep != "scores":
+        _refuse_lost(rows)
     others = Counter(row["recipe"] for row in accepted if row["recipe"] != recipe)
     if others:
         log.warning(

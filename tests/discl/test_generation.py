@@ -198,6 +198,15 @@ def test_a_lower_threshold_after_images_were_thrown_away_is_refused(file):
         fake(file, "store.keep=accepted", "score.threshold=0.2", make=no_engine)
 
 
+@pytest.mark.parametrize("keep", ["all", "accepted"])
+def test_images_for_a_store_of_scores_are_refused_before_anything_is_made(file, keep):
+    before = contents(fake(file, "store.keep=scores"))
+    with pytest.raises(StoreError, match="have no image in this store"):
+        fake(file, f"store.keep={keep}", "spectrum.seeds=3", make=no_engine)
+    assert contents(Store(loaded(file).store.path)) == before
+    assert len(fake(file, "store.keep=scores", "spectrum.seeds=3")) == PLANNED * 3 // 2
+
+
 def test_user_columns_pass_through(file, tmp_path):
     rows = [f"data/red fox/{i}.png,0,red fox,CC0,{1.5 * i}" for i in range(3)]
     (tmp_path / "table.csv").write_text("\n".join(["path,label,class_name,license,latitude", *rows]))

@@ -1,12 +1,16 @@
 """The plan's laws: every (source, seed, level) once, under its own key, the same whenever it is planned."""
 
+import hashlib
+import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from discl import sources
 from discl.config import parse_config
 from discl.data import DataTable
 from discl.engine.noise_schedule import executed_steps
@@ -80,6 +84,18 @@ def test_equal_bytes_in_two_classes_stay_apart_while_their_prompts_differ(table,
     assert "another class as id1" in same_prompt.quarantined[-1][1]
 
 
+def test_equal_bytes_of_two_classes_that_share_one_sentence_are_quarantined(table, tmp_path):
+    """One common sentence at one seed would make one key for two classes, also where the other seeds differ."""
+    picture(tmp_path / "pictures" / "4.png", 2)
+    for owl, fox, distinct in ((["a", "b"], ["c", "d"], 3), (["a", "b"], ["b", "c"], 2), (["a", "b"], ["b", "a"], 2)):
+        (tmp_path / "prompts.json").write_text(json.dumps({"owl": owl, "red fox": fox}))
+        file = f"spectrum.prompts={tmp_path}/prompts.json"
+        plan = plan_of(table, file, "spectrum.retries=5", "spectrum.seeds=20")
+        assert len(plan.sources) == distinct, (owl, fox)
+        keys = [plan.attempt(sample, retry).key for sample in plan for retry in range(6)]
+        assert len(set(keys)) == len(keys)
+
+
 def test_levels_share_the_noise_seed_and_seeds_do_not(table):
     noise = {}
     for sample in plan_of(table):
@@ -138,6 +154,25 @@ def test_requests_say_what_was_planned(table):
         for name in ("key", "prompt", "negative_prompt", "level", "noise_seed", "class_name", "source_id"):
             assert getattr(request, name) == getattr(sample, name)
         assert request.negative_prompt == f"no {sample.class_name}"
+
+
+def test_sources_are_read_ahead_of_the_plan_but_not_far(table, tmp_path, monkeypatch):
+    """Order is the rows'; what is read and not yet taken stays bounded however slow the taker is."""
+    paths = [picture(tmp_path / "many" / f"{i}.png", i % 251) for i in range(300)]
+    many = DataTable([f"id{i}" for i in range(300)], paths, np.zeros(300, int), ["train"] * 300, ("owl",))
+    started, furthest = [], []
+    real = sources._read
+    monkeypatch.setattr(sources, "_read", lambda table, seeds, row: started.append(row) or real(table, seeds, row))
+    monkeypatch.setattr(sources, "AHEAD", 10)
+    reading = sources._in_order(partial(sources._read, many, (10,)), range(300))
+    for row, found in reading:
+        furthest.append(max(started) - row)
+        assert found.rows == (row,)
+    assert sorted(started) == list(range(300))
+    assert max(furthest) <= 10
+    plan = plan_of(many, rows=range(300))
+    digests = [hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest() for path in paths]
+    assert [source.digest for source in plan.sources] == list(dict.fromkeys(digests))
 
 
 def test_a_damaged_source_is_reported_and_left_out(table):
