@@ -35,8 +35,8 @@ static bool starts(std::string_view bytes, std::string_view with) {
 // XMP may turn an image too, where EXIF does not say anything.
 static bool turned_by_xmp(std::string_view xmp) { return xmp.find("tiff:Orientation") != xmp.npos; }
 
-// Whether a TIFF structure leaves the image as it is: its first directory has no orientation, or 1.
-static bool upright(std::string_view tiff) {
+// Whether decoders will agree how EXIF turns the image: its first directory has one orientation or none.
+static bool clear_orientation(std::string_view tiff) {
     if (!starts(tiff, "II") && !starts(tiff, "MM")) return false;
     const Bytes bytes(tiff, tiff[0] == 'M');
     const auto directory = bytes.integer(4, 4);
@@ -44,20 +44,20 @@ static bool upright(std::string_view tiff) {
     if (!entries) return false;
     for (uint64_t i = 0; i < *entries; ++i) {
         const uint64_t at = uint64_t{*directory} + 2 + 12 * i;
-        const auto tag = bytes.integer(at, 2), type = bytes.integer(at + 2, 2),
-                   value = bytes.integer(at + 8, 2);
-        if (!tag || !type || !value) return false;
-        if (*tag == 0x0112) return *type == 3 && *value == 1;
+        const auto tag = bytes.integer(at, 2), type = bytes.integer(at + 2, 2);
+        const auto count = bytes.integer(at + 4, 4);
+        if (!tag || !type || !count || !bytes.integer(at + 8, 4)) return false;
+        if (*tag == 0x0112) return *type == 3 && *count == 1;
     }
     return true;
 }
 
 static bool plain_application_segment(uint32_t marker, std::string_view data) {
-    if (marker == 0xE1 && starts(data, std::string_view("Exif\0\0", 6))) return upright(data.substr(6));
+    if (marker == 0xE1 && starts(data, std::string_view("Exif\0\0", 6)))
+        return clear_orientation(data.substr(6));
     if (marker == 0xE1) return !turned_by_xmp(data);
     const bool adobe = marker == 0xEE && starts(data, "Adobe");
-    return !adobe ||
-           (data.size() >= 12 && data[11] == 1);  // 0 and 2: RGB and CMYK, which few decoders get right
+    return !adobe || (data.size() >= 12 && data[11] == 1);  // YCbCr; few get Adobe's RGB and CMYK right
 }
 
 static void read_frame(std::string_view data, ImageHeader& header) {

@@ -175,8 +175,9 @@ class Batch:
 
     @property
     def sizes(self) -> NDArray[np.uint32]:
-        """[n, 2]: width and height as the header says; 0, 0 where it is not understood."""
+        """[n, 2]: width and height as `image_header` gives them; 0, 0 where the header is not understood."""
 
 def image_header(data: bytes) -> tuple[int, int, bool]:
-    """(width, height, plain) of an encoded image. Plain: 8 bits, grey or RGB, opaque, upright whatever EXIF and XMP
-    say, at most 16384 a side and 64 megapixels. What is damaged or not understood is not plain."""
+    """(width, height, plain) of an encoded image, before EXIF turns it. Plain: a JPEG, PNG or WebP of 8 bits, grey or
+    RGB, opaque, turned by nothing but a JPEG's EXIF, at most 16384 a side and 64 megapixels. What is damaged or not
+    understood is not plain."""

@@ -1,66 +1,174 @@
 """A DataTable and a Store become one map-style dataset: real rows, then the selected synthetic."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 from torch.utils.data import Dataset
 
+from discl._C import BatchReader
 from discl.data import DataTable, load_data
 from discl.data.images import decode_image
 from discl.errors import DataError, StoreError
+from discl.substitutes import Substitutes
 
 REAL = 100  # the level of a real image
+READ_THREADS = 4
+
+
+class Places(NamedTuple):
+    """Where n encoded images lie: `lengths` bytes (-1: all) of files[which] from `offsets`, int64 [n] each."""
+
+    files: list[str]
+    which: np.ndarray
+    offsets: np.ndarray
+    lengths: np.ndarray
+    crcs: np.ndarray
 
 
 class SpectrumDataset(Dataset):
-    """Rows [0, n_real) are the real images of a split, the rest the selection's images sorted by key.
+    """Rows [0, n_real) are the real images of a split, the rest the selection's images by level, class and key.
 
     store: discl.Store, or None for real images only. data: DataTable, or the DataConfig to load it from.
     selection: its name in the store, or the keys. tail: table rows of the images that synthetic ones stand for
     (default: classes with fewer than 20 training images).
-    Columns of length N: `labels` int64, `levels` int64 (100 = real), `is_synth` bool, `ids` objects (table id
-    or store key), `tail` bool (False for synthetic rows). Raises StoreError where store and data disagree
-    about the classes.
+
+    Columns of length N: `labels` int32, `levels` int16 (100 = real), `is_synth` bool, `tail` bool (False for
+    synthetic rows), `ids` objects (table id or store key). An image that cannot be read or decoded is replaced by
+    the next of its class and level: what comes carries that one's id, and `substituted` counts in this process.
+    Raises StoreError where store and data disagree about the classes.
     """
 
     def __init__(self, store, data, selection="default", transform=None, split="train", tail=None):
         data = data if isinstance(data, DataTable) else load_data(data)
         self.store, self.data, self.transform = store, data, transform
         self.class_names, self.train_counts = data.class_names, data.train_counts
-        rows = data.rows(split)
-        keys, labels, levels = _synthetic(store, selection, data.class_names)
-        self.n_real = len(rows)
-        self.paths = [data.paths[row] for row in rows]
-        self.labels = np.concatenate([data.labels[rows], labels])
-        self.levels = np.concatenate([np.full(len(rows), REAL, np.int64), levels])
+        real = data.rows(split)
+        synthetic = _synthetic(store, selection, data.class_names)
+        self.n_real = len(real)
+        self._real, self._stored = real, synthetic.rows
+        self.labels = np.concatenate([data.labels[real], synthetic.labels]).astype(np.int32)
+        self.levels = np.concatenate([np.full(len(real), REAL), synthetic.levels]).astype(np.int16)
         self.is_synth = np.arange(len(self.labels)) >= self.n_real
-        self.ids = np.array([data.ids[row] for row in rows] + keys, dtype=object)
         self.tail = np.zeros(len(self.labels), dtype=bool)
-        self.tail[: self.n_real] = np.isin(rows, _few_rows(data) if tail is None else tail)
+        self.tail[: self.n_real] = np.isin(real, _few_rows(data) if tail is None else tail)
+        self.substitutes = Substitutes(self)
+        self.substituted = 0
+        self._readers: dict[int, BatchReader] = {}
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> dict:
         """{image (RGB PIL image, or what `transform` makes of it), label, id, level, is_synth}."""
-        image = decode_image(self.encoded(index), str(self.ids[index]))
+        return self._item(range(len(self))[index])
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict]:
+        """The same for a batch, whose files are read side by side; torch's DataLoader asks for whole batches."""
+        rows = [range(len(self))[index] for index in indices]
+        files = self._reader.submit(*self.places(np.array(rows, dtype=np.int64))).images()
+        return [self._item(row, file) for row, file in zip(rows, files, strict=True)]
+
+    def _item(self, asked: int, file: np.ndarray | None = None) -> dict:
+        row, image = self.decoded(asked, file)
+        self.substituted += row != asked
         return {
             "image": self.transform(image) if self.transform else image,
-            "label": int(self.labels[index]),
-            "id": self.ids[index],
-            "level": int(self.levels[index]),
-            "is_synth": bool(self.is_synth[index]),
+            "label": int(self.labels[row]),
+            "id": self.names([row])[0],
+            "level": int(self.levels[row]),
+            "is_synth": bool(self.is_synth[row]),
         }
+
+    def decoded(self, row: int, file: np.ndarray | None = None) -> tuple[int, Image.Image]:
+        """The row that was used and its RGB image; `file`: the bytes of `row`, where they are there already.
+
+        RunFailed: no image of its class and level can be used.
+        """
+        while True:
+            used = self.substitutes.of(row)
+            try:
+                data = self.encoded(used) if file is None or used != row else file.tobytes()
+                return used, decode_image(data, self.names([used])[0])
+            except (DataError, StoreError) as error:
+                self.substitutes.reject(used, str(error))
+
+    @property
+    def _reader(self) -> BatchReader:
+        """This process's own: threads do not survive a fork."""
+        if self._readers.get(os.getpid()) is None:
+            self._readers = {os.getpid(): BatchReader(READ_THREADS)}
+        return self._readers[os.getpid()]
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_readers": {}}
 
     def encoded(self, index: int) -> bytes:
         """The encoded image file. Raises DataError for an unreadable file, StoreError for a bad record."""
-        if self.is_synth[index]:
-            return self.store.read(self.ids[index])
+        if index >= self.n_real:
+            return self.store.read(self.names([index])[0])
         try:
             return Path(self.paths[index]).read_bytes()
         except OSError as error:
             raise DataError(f"{self.paths[index]}: cannot be read: {error.strerror or error}") from error
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """Files of the real rows."""
+        return [self.data.paths[row] for row in self._real]
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """Objects [N]; `names` makes those of some rows only."""
+        return np.array(self.names(np.arange(len(self))), dtype=object)
+
+    def names(self, rows: Sequence[int] | np.ndarray) -> list[str]:
+        """Table ids and store keys of some rows."""
+        rows = np.asarray(rows, dtype=np.int64)
+        made, out = rows >= self.n_real, np.empty(len(rows), dtype=object)
+        out[~made] = [self.data.ids[row] for row in self._real[rows[~made]]]
+        if made.any():
+            out[made] = self.store.keys_at(self._stored[rows[made] - self.n_real])
+        return out.tolist()
+
+    def places(self, rows: np.ndarray) -> Places:
+        """Where the encoded images of some rows lie."""
+        made = rows >= self.n_real
+        files = [self.paths[row] for row in rows[~made].tolist()]
+        zeros = np.zeros(len(rows), np.int64)
+        places = Places(files, zeros, zeros.copy(), zeros - 1, zeros.copy())
+        places.which[~made] = np.arange(len(files))
+        if made.any():
+            shards, *stored = self.store.places(self._stored[rows[made] - self.n_real])
+            for column, values in zip(places[1:], stored, strict=True):
+                column[made] = values
+            places.which[made] += len(files)
+            files += shards
+        return places
+
+    @cached_property
+    def digest(self) -> str:
+        """32 hex characters that stand for the rows: ids, labels and levels in this order."""
+        digest = blake2b(digest_size=16)
+        for column in (self.labels, self.levels):
+            digest.update(column.tobytes())
+        for start in range(0, len(self), 1 << 16):
+            names = self.names(np.arange(start, min(start + (1 << 16), len(self))))
+            digest.update("\0".join([*names, ""]).encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+
+class _Synthetic(NamedTuple):
+    """Rows of the store's index with their labels and levels."""
+
+    rows: np.ndarray
+    labels: np.ndarray
+    levels: np.ndarray
 
 
 def _few_rows(data: DataTable, few_below: int = 20) -> np.ndarray:
@@ -68,26 +176,38 @@ def _few_rows(data: DataTable, few_below: int = 20) -> np.ndarray:
     return rows[data.train_counts[data.labels[rows]] < few_below]
 
 
-def _synthetic(store, selection: str | Iterable[str], class_names) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Keys, labels and levels of a selection, sorted by key."""
+def _synthetic(store, selection: str | Iterable[str], class_names: Sequence[str]) -> _Synthetic:
+    """A selection by level, class and key: the pools of an epoch are then ranges of rows."""
     if store is None:
-        return [], np.empty(0, np.int64), np.empty(0, np.int64)
+        return _Synthetic(*np.empty((3, 0), np.int64))
     keys = sorted(store.selection(selection) if isinstance(selection, str) else selection)
-    columns = {name: store.table.column(name).to_pylist() for name in ("key", "class_id", "class_name", "level")}
-    row_of = {key: row for row, key in enumerate(columns["key"])}
-    missing = [key for key in keys if key not in row_of]
-    if missing:
+    try:
+        rows = store.rows(keys)
+    except StoreError as error:
         name = f"selection {selection!r}" if isinstance(selection, str) else "the given selection"
-        raise StoreError(f"{name}: key {missing[0]} is not in the store; select again")
-    rows = [row_of[key] for key in keys]
-    labels = np.array([columns["class_id"][row] for row in rows], dtype=np.int64)
-    levels = np.array([columns["level"][row] for row in rows], dtype=np.int64)
-    for row, label in zip(rows, labels, strict=True):
-        _check_class(int(label), columns["class_name"][row], class_names)
-    return keys, labels, levels
+        raise StoreError(f"{name}: {error}; select again") from error
+    labels, levels = (column[rows] for column in _labels_and_levels(store, class_names, rows))
+    order = np.lexsort([labels, levels])
+    return _Synthetic(*(column[order] for column in (rows, labels, levels)))
 
 
-def _check_class(label: int, name: str, class_names) -> None:
+def _labels_and_levels(store, class_names: Sequence[str], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of the whole index. Raises StoreError where one of `rows` is of a class that the data does not have."""
+    labels, levels, rows, at = [np.empty(0, np.int32)], [np.empty(0, np.int16)], np.sort(rows), 0
+    for batch in store.scan(["class_id", "class_name", "level"]):
+        label, level = (batch[name].fill_null(-1).to_numpy() for name in ("class_id", "level"))
+        name = batch["class_name"].fill_null("").dictionary_encode()
+        chosen = slice(*np.searchsorted(rows, [at, at + len(batch)]))
+        pairs = np.stack([label, name.indices.to_numpy()])[:, rows[chosen] - at]
+        for number, which in np.unique(pairs, axis=1).T.tolist():
+            _check_class(number, name.dictionary[which].as_py(), class_names)
+        labels.append(label.astype(np.int32))
+        levels.append(level.astype(np.int16))
+        at += len(batch)
+    return np.concatenate(labels), np.concatenate(levels)
+
+
+def _check_class(label: int, name: str, class_names: Sequence[str]) -> None:
     if not 0 <= label < len(class_names) or class_names[label] != name:
         known = class_names[label] if 0 <= label < len(class_names) else "no such class"
         raise StoreError(

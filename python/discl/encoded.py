@@ -1,94 +1,89 @@
-"""Dataset rows in, encoded image bytes that any decoder takes out; bad images are replaced and counted."""
+"""Dataset rows in, encoded image bytes that any decoder takes out: read ahead by C++ threads, damage replaced."""
 
-import io
-import logging
+import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
+from discl._C import Batch, BatchReader, image_header
 from discl.data.images import decode_image
-from discl.errors import DataError, RunFailed, StoreError
+from discl.errors import DataError, StoreError
 
-log = logging.getLogger(__name__)
+HELD_BYTES = 64 << 20  # of images that had to be converted
+OPEN_SHARDS = 256
 
-CACHE_BYTES = 64 << 20  # small data sets are read from disk once; large ones through the page cache
-MAX_SIDE = 16_384
-PLAIN_FORMATS, PLAIN_MODES = {"JPEG", "PNG", "WEBP"}, {"L", "RGB"}
+
+class Wish(NamedTuple):
+    asked: np.ndarray  # rows
+    used: np.ndarray  # the rows that are read for them
+    batch: Batch
 
 
 class EncodedReader:
-    """Reads rows of a SpectrumDataset. An image that cannot be used is replaced by the next good row (cyclic)
-    of its class and level, whenever the damage was found. `bad`: rows and reasons.
+    """Reads rows of a SpectrumDataset, batch after batch: `ask` for some batches ahead, `take` them in that order.
+
+    Images that decoders disagree about (CMYK, palettes, transparency, 16 bits, ...) are decoded here and handed on
+    as PPM. What cannot be read or decoded is replaced (see Substitutes). Belongs to one process.
     """
 
-    def __init__(self, dataset):
-        self.dataset = dataset
-        self.bad: dict[int, str] = {}
-        self._cache: dict[int, np.ndarray] = {}
-        self._room = CACHE_BYTES
+    def __init__(self, dataset, threads: int = 2):
+        self.dataset, self.substitutes = dataset, dataset.substitutes
+        self.process = os.getpid()
+        self._reader = BatchReader(max(threads, 1), OPEN_SHARDS)
+        self._helpers = ThreadPoolExecutor(max(threads, 1))
+        self._asked: deque[Wish] = deque()
+        self._held: dict[int, np.ndarray] = {}
+        self._room = HELD_BYTES
 
-    def read(self, row: int) -> tuple[int, np.ndarray]:
-        """The row that was used and its file, uint8 [bytes]: 8-bit grey or RGB. RunFailed: none is left."""
-        while True:
-            if row in self.bad:
-                row = self._substitute(row)
-            if row in self._cache:
-                return row, self._cache[row]
-            try:
-                return row, self._keep(row, self._plain(row))
-            except (DataError, StoreError) as error:
-                self.reject(row, str(error))
+    def ask(self, rows: np.ndarray) -> None:
+        """Start to read a batch."""
+        used = np.array([self.substitutes.of(row) for row in rows.tolist()], dtype=np.int64)
+        self._asked.append(Wish(rows, used, self._reader.submit(*self.dataset.places(used))))
 
-    def reject(self, row: int, reason: str) -> None:
-        """Never use this row again."""
-        log.warning("row %d is replaced: %s", row, reason)
-        self.bad[row] = reason
-        self._cache.pop(row, None)
+    def forget(self) -> None:
+        """Drop what was asked for and not taken."""
+        self._asked.clear()
+
+    def take(self) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """The oldest batch asked for: rows asked for, rows that were used for them, their files, uint8 [bytes] each.
+
+        Files share the memory of their batch, which serves a later one when all of them are gone.
+        """
+        asked, used, batch = self._asked.popleft()
+        files: list = batch.images()
+        # What could not be read is tried once more, and rejected then.
+        rest = np.flatnonzero(~batch.plain).tolist()
+        for place, (row, data) in zip(rest, self._helpers.map(self._serve, asked[rest].tolist()), strict=True):
+            used[place], files[place] = row, data
+        return asked, used, files
 
     def reject_undecodable(self, rows) -> int:
         """Find the damaged rows with PIL after a decoder failed. Returns how many were found."""
-        before = len(self.bad)
-        for row in sorted({int(row) for row in rows} - set(self.bad)):
-            try:
-                decode_image(self.dataset.encoded(row), str(self.dataset.ids[row]))
-            except (DataError, StoreError) as error:
-                self.reject(row, str(error))
-        return len(self.bad) - before
+        before = len(self.substitutes.bad)
+        for row in {int(row) for row in rows}:
+            self.dataset.decoded(row)
+        return len(self.substitutes.bad) - before
 
-    def _keep(self, row: int, data: np.ndarray) -> np.ndarray:
-        if data.nbytes <= self._room:
-            self._room -= data.nbytes
-            self._cache[row] = data
-        return data
+    def _serve(self, asked: int) -> tuple[int, np.ndarray]:
+        """The row that serves for `asked`, and a file that every decoder shows alike."""
+        while True:
+            row = self.substitutes.of(asked)
+            if row in self._held:
+                return row, self._held[row]
+            try:
+                return row, self._plain(row)
+            except (DataError, StoreError) as error:
+                self.substitutes.reject(row, str(error))
 
     def _plain(self, row: int) -> np.ndarray:
-        """Files of the plain kinds as they are; others are decoded and become PNG."""
         data = self.dataset.encoded(row)
-        if not _is_plain(data):
-            buffer = io.BytesIO()
-            decode_image(data, str(self.dataset.ids[row])).save(buffer, "PNG", compress_level=1)
-            data = buffer.getvalue()
-        return np.frombuffer(data, dtype=np.uint8)
-
-    def _substitute(self, row: int) -> int:
-        dataset = self.dataset
-        same = (dataset.labels == dataset.labels[row]) & (dataset.levels == dataset.levels[row])
-        good = [other for other in np.flatnonzero(same) if other not in self.bad]
-        if not good:
-            name = dataset.class_names[dataset.labels[row]]
-            raise RunFailed(
-                f"no usable image of class {name!r} at level {dataset.levels[row]} is left: {self.bad[row]}"
-            )
-        return int(good[np.searchsorted(good, row) % len(good)])
-
-
-def _is_plain(data: bytes) -> bool:
-    """Header only. A header that cannot be parsed is not plain, so that the full decode names the reason."""
-    try:
-        image = Image.open(io.BytesIO(data))
-    except Exception:
-        return False
-    upright = image.getexif().get(0x0112, 1) == 1 if image.format != "PNG" else "exif" not in image.info
-    small = max(image.size) <= MAX_SIDE
-    plain = image.format in PLAIN_FORMATS and image.mode in PLAIN_MODES
-    return small and upright and plain and "transparency" not in image.info
+        if image_header(data)[2]:
+            return np.frombuffer(data, dtype=np.uint8)
+        image = decode_image(data, self.dataset.names([row])[0])
+        out = np.frombuffer(b"P6 %d %d 255\n" % image.size + image.tobytes(), dtype=np.uint8)
+        if out.nbytes <= self._room:
+            self._room -= out.nbytes
+            self._held[row] = out
+        return out

@@ -26,8 +26,8 @@ class Feedback:
     def state(self) -> dict:
         """JSON-able; made once, since a training asks for it after every step."""
         return {
-            "progress": sorted(self.progress.items()),
-            "class_levels": sorted((label, list(levels)) for label, levels in self.class_levels.items()),
+            "progress": sorted(map(list, self.progress.items())),
+            "class_levels": sorted([label, list(levels)] for label, levels in self.class_levels.items()),
             "weights": None if self.weights is None else _packed(self.weights),
         }
 

@@ -139,7 +139,7 @@ class CurriculumSampler(Sampler):
             "batch": self.batch,
             "images": getattr(self.dataset, "digest", None),
             "feedback": self._feedback.state,
-            "frozen": sorted((epoch, told.state) for epoch, told in self._frozen.items()),
+            "frozen": [[epoch, told.state] for epoch, told in sorted(self._frozen.items())],
         }
 
     def load_state_dict(self, state: dict) -> None:

@@ -6,8 +6,6 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from discl.data.images import decode_image
-from discl.encoded import EncodedReader
 from discl.views import View, render, windows
 
 
@@ -53,22 +51,20 @@ class _Views(Dataset):
     """Wish (row, window, flipped) -> (row used, normalised image)."""
 
     def __init__(self, dataset, view: View):
-        self.dataset, self.view, self.reader = dataset, view, EncodedReader(dataset)
+        self.dataset, self.view = dataset, view
 
     def __getitem__(self, wish: tuple) -> tuple[int, torch.Tensor]:
         asked, window, flipped = wish
-        row, data = self.reader.read(asked)
-        while self.reader.reject_undecodable([row]):
-            row, data = self.reader.read(asked)
-        return row, render(decode_image(data.tobytes(), str(row)), self.view, window, flipped)
+        row, image = self.dataset.decoded(asked)
+        return row, render(image, self.view, window, flipped)
 
 
 def describe(dataset, rows: np.ndarray, images: torch.Tensor) -> dict:
     """A batch: the images with what the dataset knows about their rows."""
     return {
         "image": images,
-        "label": torch.from_numpy(dataset.labels[rows]),
-        "level": torch.from_numpy(dataset.levels[rows]),
+        "label": torch.from_numpy(dataset.labels[rows].astype(np.int64)),
+        "level": torch.from_numpy(dataset.levels[rows].astype(np.int64)),
         "is_synth": torch.from_numpy(dataset.is_synth[rows]),
-        "id": dataset.ids[rows].tolist(),
+        "id": dataset.names(rows),
     }

@@ -1,4 +1,4 @@
-"""The dataset is the table's real rows, then the selection by key, whatever the order in the store."""
+"""The dataset is the table's real rows, then the selection by level, class and key, whatever the order in the store."""
 
 import io
 
@@ -22,11 +22,13 @@ def store(tmp_path):
     return make_store(tmp_path / "store")
 
 
-def test_real_rows_come_first_and_keys_are_sorted(table, store):
+def test_real_rows_come_first_then_levels_with_sorted_keys(table, store):
     data = SpectrumDataset(store, table)
     assert (data.n_real, len(data)) == (28, 40)
     assert data.ids[:28].tolist() == table.ids[:28]
-    assert data.ids[28:].tolist() == sorted(key(i) for i in range(12))
+    by_level = [sorted(key(i) for i in range(first, 12, 2)) for first in (0, 1)]
+    assert data.ids[28:].tolist() == by_level[0] + by_level[1]
+    assert data.levels[28:].tolist() == [0] * 6 + [50] * 6
     assert data.labels.tolist() == [0] * 24 + [1] * 16
     assert set(data.levels[:28]) == {100}
     assert np.bincount(data.levels[28:]).tolist()[::50] == [6, 6]
@@ -72,7 +74,7 @@ def test_a_store_of_other_classes(tmp_path, table):
 
 def test_a_selection_that_names_a_key_the_store_lacks(table, store):
     store.selection = lambda name: ["f" * 32]
-    with pytest.raises(StoreError, match="is not in the store; select again"):
+    with pytest.raises(StoreError, match=r"selection .default.: sample f+ is not in .*; select again"):
         SpectrumDataset(store, table)
 
 

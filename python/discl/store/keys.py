@@ -45,6 +45,10 @@ class Keys(Set):
         except ValueError as error:
             raise StoreError(f"the index's column key: {error}") from error
 
+    def at(self, numbers: Iterable[int]) -> list[str]:
+        """The keys with these numbers. IndexError for a number that none has."""
+        return [self._table[int(number)] for number in numbers]
+
     def numbers(self, keys: Iterable[str]) -> np.ndarray:
         """int64: for each key how many were added before it, -1 for one that is not here."""
         column = pa.array(keys, pa.string())

@@ -88,11 +88,18 @@ class Store:
                 raise StoreError(f"{self.path}: a key occurs twice; run `discl store verify {self.path}`")
         return keys
 
-    def _row(self, key: str) -> int:
-        row = int(self._key_rows.numbers([check_key(key)])[0])
-        if row < 0:
-            raise self._absent(key)
-        return row
+    def rows(self, keys: Iterable[str]) -> np.ndarray:
+        """int64: the rows of these keys in `table`. StoreError for a key that is not in this snapshot."""
+        keys = [check_key(key) for key in keys]
+        rows = self._key_rows.numbers(keys)
+        absent = np.flatnonzero(rows < 0)
+        if len(absent):
+            raise self._absent(keys[absent[0]])
+        return rows
+
+    def keys_at(self, rows: np.ndarray) -> list[str]:
+        """The keys of these rows of `table`."""
+        return self._key_rows.at(rows)
 
     def _absent(self, key: str) -> StoreError:
         return StoreError(f"sample {key} is not in {self.path} at {self.snapshot()}")
@@ -107,6 +114,16 @@ class Store:
         ]
         return tuple(np.concatenate(column) for column in zip(*parts, strict=True)) or (np.empty(0),) * 4
 
+    def places(self, rows: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Where the images of these rows lie: shard files; which of them, offset, length, crc32c, int64 [n] each.
+
+        A row without an image is in a file that is not there.
+        """
+        shards, *columns = (column[rows] for column in self._places)
+        numbers, which = np.unique(shards, return_inverse=True)
+        files = [str(self.path / manifest.shard_path(int(number))) for number in numbers]
+        return files, which, *(column.astype(np.int64) for column in columns)
+
     def _reader(self, number: int) -> _C.ShardReader:
         if number not in self._readers:
             self._readers[number] = _C.ShardReader(str(self.path / manifest.shard_path(number)))
@@ -114,7 +131,7 @@ class Store:
 
     def read(self, key: str) -> bytes:
         """The encoded image, checked against its CRC32C. Raises StoreError when it is absent or damaged."""
-        row = self._row(key)
+        (row,) = self.rows([key])
         shard, offset, length, crc = (int(column[row]) for column in self._places)
         if shard < 0:
             raise StoreError(f"sample {key} has no image: its status is {self._status(key)!r}")
@@ -178,10 +195,7 @@ class Store:
     def write_selection(self, name: str, keys: Iterable[str], rule: dict) -> None:
         """Write or replace a selection: `keys`, each with an image in this store, and a JSON-able `rule`."""
         chosen = sorted({check_key(key) for key in keys})
-        rows = self._key_rows.numbers(chosen)
-        absent = np.flatnonzero(rows < 0)
-        if len(absent):
-            raise self._absent(chosen[absent[0]])
+        rows = self.rows(chosen)
         bare = np.flatnonzero(self._places[0][rows] < 0)
         if len(bare):
             raise StoreError(f"selection {name!r}: {len(bare)} samples have no image, the first is {chosen[bare[0]]}")
