@@ -63,14 +63,17 @@ class Tuner:
         self._last = None
 
     def count_batch(self) -> bool:
-        """One batch is done. True: `current` has changed."""
+        """One batch is done. True: a share has ended, `current` is the next setting or the one to keep."""
         if self.chosen:
             return False
         now = self.clock()
         if self._last is not None:
             self._intervals.append(now - self._last)
         self._last = now
-        return len(self._intervals) >= self.share and self._next()
+        ended = len(self._intervals) >= self.share
+        if ended:
+            self._next()
+        return ended
 
     def choose(self, name: str | None) -> None:
         """Take a choice that was made before; None: there was none, go on trying."""
@@ -78,14 +81,12 @@ class Tuner:
             if setting.name == name:
                 self.chosen, self.current = name, setting
 
-    def _next(self) -> bool:
-        before = self.current
+    def _next(self) -> None:
         kept = sorted(self._intervals[SETTLING:])
-        self.seconds_per_batch[before.name] = kept[len(kept) // 2]
+        self.seconds_per_batch[self.current.name] = kept[len(kept) // 2]
         self._intervals, self._last = [], None
         left = [setting for setting in self.settings if setting.name not in self.seconds_per_batch]
         if left:
             self.current = left[0]
         else:
             self.choose(min(self.seconds_per_batch, key=lambda name: self.seconds_per_batch[name]))
-        return self.current != before
