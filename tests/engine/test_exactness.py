@@ -45,13 +45,13 @@ def run_shuffled(folder, requests, seed: int, **options) -> dict[str, np.ndarray
 
 
 @pytest.mark.parametrize("solver", SCHEDULERS)
-@pytest.mark.parametrize("guidance", [1.0, 7.5, 10.0])
-def test_equals_diffusers_at_every_slot_count(folder, solver, guidance):
-    requests = spectrum_requests((64, 64) if guidance == 10 else (72, 48), seed=int(guidance))
+@pytest.mark.parametrize("size", [(64, 64), (72, 48)])
+def test_equals_diffusers_at_every_slot_count(folder, solver, size):
+    requests = spectrum_requests(size, seed=size[0], guidance=(None, 1.0, 10.0))
     pipe = load_pipeline(folder, solver)
-    expected = {r.key: diffusers_image(pipe, r, STEPS, guidance) for r in requests}
+    expected = {r.key: diffusers_image(pipe, r, STEPS, 7.5) for r in requests}
     for slots in (1, 3, 16):
-        ours = run_shuffled(folder, requests, seed=slots, solver=solver, slots=slots, text_guidance=guidance)
+        ours = run_shuffled(folder, requests, seed=slots, solver=solver, slots=slots, text_guidance=7.5)
         for key, image in expected.items():
             assert_close_pixels(ours[key], image)
 
