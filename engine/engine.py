@@ -13,7 +13,7 @@ from discl.engine.options import BACKENDS, DTYPES, check_interval, check_whole, 
 from discl.engine.pretrained import DiffusionModel, load_model
 from discl.engine.previews import Previews, Rejection
 from discl.engine.reproducible import stable_rows
-from discl.engine.request import Request, Sample
+from discl.engine.request import Request, Sample, check_guidance
 from discl.engine.slots import Slots
 from discl.engine.solvers import MODES, build_solver
 from discl.engine.stats import Stats
@@ -109,6 +109,7 @@ class Engine:
             slots = 8 if chosen.type == "cpu" else 16
         check_whole(slots=(slots, 1, None), steps=(steps, 1, 1000))
         check_interval(guidance_interval)
+        check_guidance(text_guidance)
         model = load_model(path, chosen, DTYPES[dtype], loras, embeddings)
         scorer = None
         if clip:
@@ -166,7 +167,7 @@ class Engine:
                 model,
                 self.scorer,
                 self.device,
-                compiled=self._compiled,
+                compiled=self._compiled and dtype == self.dtype,  # not worth it for the few that come again
                 batch=micro_batch(self._capacity.slots),
                 latents=self.solver.mode != "pure-noise",
             )

@@ -13,7 +13,8 @@ from PIL import Image
 from discl.engine.request import Request
 from discl.engine.sources import Picture
 
-UNDECODABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)  # Pillow's
+# Pillow's; and memory that one picture alone does not get: fewer slots would not help.
+UNDECODABLE = (OSError, ValueError, SyntaxError, EOFError, MemoryError, struct.error, Image.DecompressionBombError)
 
 
 class Intake:
@@ -56,7 +57,7 @@ class Intake:
         try:
             return request, future.result(), ""
         except UNDECODABLE as error:
-            return request, None, f"source image: {error}"
+            return request, None, f"source image: {error or type(error).__name__}"
 
     def pop(self) -> None:
         self._queue.popleft()

@@ -189,7 +189,7 @@ class Loop:
     def _slots(self, bucket: Bucket) -> Slots:
         if bucket not in self._buffers:
             idle = [name for name in self._buffers if name not in self._scheduler.buckets]
-            for name in idle[: len(self._buffers) + 1 - BUFFERS_KEPT]:
+            for name in idle[: max(0, len(self._buffers) + 1 - BUFFERS_KEPT)]:
                 del self._buffers[name]
             self._buffers[bucket] = self._make_slots(bucket)
         return self._buffers[bucket]
@@ -197,8 +197,11 @@ class Loop:
     def _deliver(self, bucket: Bucket, work: Work, sample: Sample) -> None:
         """A finished sample; one that half precision has broken is made again in float32."""
         if sample.status == "nan" and bucket.dtype != torch.float32:
-            log.warning("noise_seed %d, level %d: %s; trying float32", work.request.noise_seed, work.request.level,
-                        sample.reason)  # fmt: skip
+            log.log(
+                logging.INFO if self._stats.retried else logging.WARNING,
+                "noise_seed %d, level %d: %s; trying float32",
+                *(work.request.noise_seed, work.request.level, sample.reason),
+            )
             self._broken.append(work.request)
             return
         if sample.status == "ok" and bucket.dtype != self._dtype:

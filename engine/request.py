@@ -9,6 +9,7 @@ from discl.engine.pixels import to_rgb
 from discl.errors import DisclError
 
 LEVELS = range(100)
+OPTIONAL_TEXTS = ("class_name", "score_text")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,22 +44,14 @@ class Request:
             )
         if not _is_integer(self.noise_seed) or not 0 <= self.noise_seed < 2**32:
             raise DisclError(f"noise_seed={self.noise_seed!r} is not a 32-bit seed: give an integer in [0, 2**32)")
-        for name in ("prompt", "negative_prompt"):
-            if not isinstance(getattr(self, name), str):
-                raise DisclError(f"{name}={getattr(self, name)!r} is not text: give a str")
+        _check_image(self.image)
+        _check_text(prompt=self.prompt, negative_prompt=self.negative_prompt)
+        _check_text(**{name: getattr(self, name) for name in OPTIONAL_TEXTS if getattr(self, name) is not None})
+        check_guidance(self.text_guidance if self.text_guidance is not None else 1.0)
         # numpy integers are welcome; torch's generator and JSON want Python's own.
         object.__setattr__(self, "level", int(self.level))
         object.__setattr__(self, "noise_seed", int(self.noise_seed))
-        if isinstance(self.image, np.ndarray):
-            if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:
-                raise DisclError(
-                    f"image is an array of {self.image.dtype} with shape {list(self.image.shape)}: "
-                    "give uint8 [height, width, 3], or a PIL image"
-                )
-        elif not isinstance(self.image, Image.Image):
-            raise DisclError(f"image is a {type(self.image).__name__}: give a PIL image or a uint8 array [H, W, 3]")
-        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
-            raise DisclError(f"size={self.size!r} is not (width, height) in pixels")
+        object.__setattr__(self, "size", _pixels(self.size))
 
     def rgb(self) -> Image.Image:
         """The source as an RGB PIL image; raises what Pillow does when a lazily opened file cannot be decoded."""
@@ -92,6 +85,42 @@ class Sample:
     @property
     def control(self) -> bool:
         return self.request.control
+
+
+def check_guidance(value) -> None:
+    """Text guidance is a finite number."""
+    if not isinstance(value, int | float | np.number) or isinstance(value, bool) or not np.isfinite(value):
+        raise DisclError(f"text_guidance={value!r} is not a finite number")
+
+
+def _check_image(image) -> None:
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise DisclError(
+                f"image is an array of {image.dtype} with shape {list(image.shape)}: "
+                "give uint8 [height, width, 3], or a PIL image"
+            )
+    elif not isinstance(image, Image.Image):
+        raise DisclError(f"image is a {type(image).__name__}: give a PIL image or a uint8 array [H, W, 3]")
+
+
+def _check_text(**texts) -> None:
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise DisclError(f"{name}={text!r} is not text: give a str")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise DisclError(f"{name}={text!r} is not valid Unicode: {error.reason}; decode it again") from error
+
+
+def _pixels(size) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    sides = tuple(size) if isinstance(size, tuple | list) else ()
+    if len(sides) != 2 or not all(_is_integer(side) and side >= 1 for side in sides):
+        raise DisclError(f"size={size!r} is not (width, height) in pixels")
+    return int(sides[0]), int(sides[1])
 
 
 def _is_integer(value) -> bool:
