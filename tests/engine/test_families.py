@@ -15,7 +15,7 @@ from discl.engine.pretrained import load_model
 from tests.engine.oracle import assert_close_pixels, diffusers_image, load_pipeline, random_image
 from tests.tiny import tiny_lcm, tiny_sd, tiny_sd2, tiny_sd_turbo, tiny_sdxl, tiny_sdxl_turbo
 
-STEPS = 10
+STEPS = 6
 FAMILIES = {
     "sd1": tiny_sd,
     "sd2": tiny_sd2,
@@ -69,7 +69,7 @@ def test_the_papers_size(tmp_path, refiner):
     """480x270 becomes 480x264: latents of 60x33, which three halvings round."""
     folder = tiny_sdxl(tmp_path / "model", 5, refiner=refiner, channels=DEEP)
     image = random_image(480, 270, seed=1)
-    requests = [Request(image, "a fox", 90, 7, "blurry", text_guidance=g, key=str(g)) for g in (0.0, 10.0)]
+    requests = [Request(image, "a fox", 80, 7, "blurry", text_guidance=g, key=str(g)) for g in (0.0, 10.0)]
     assert_equals_diffusers(folder, requests, "euler", slots=1)
 
 
