@@ -61,7 +61,8 @@ def _merge(pipe: Any, lora: Lora) -> None:
             pipe.unload_lora_weights()
     except (*UNLOADABLE, ImportError) as error:
         raise ModelError(
-            f"LoRA {lora.file} cannot be merged into this model: {first_line(error)}; is it of another family?"
+            f"LoRA {lora.file} cannot be merged into this model: {first_line(error)}; "
+            "is it of another family or format?"
         ) from error
 
 
@@ -71,7 +72,8 @@ def _check_whole(updates: dict[str, Any], modules: list[Any], lora: Lora) -> Non
     used = sum("lora_" in name for module in modules for name, _ in module.named_parameters())
     if not given or used < len(given):
         raise ModelError(
-            f"LoRA {lora.file} has {len(given)} updates and {used} of them fit this model: it is of another family"
+            f"LoRA {lora.file} has {len(given)} updates and {used} of them fit this model: "
+            "it is of another family or format"
         )
 
 

@@ -46,10 +46,10 @@ def requests_of(sizes, seed: int, levels=(0, 50)) -> list[Request]:
     ]
 
 
-def assert_equals_diffusers(folder, requests, solver: str, **options) -> None:
-    pipe = load_pipeline(folder, solver)
+def assert_equals_diffusers(folder, requests, solver: str, device: str = "cpu", **options) -> None:
+    pipe = load_pipeline(folder, solver).to(device)
     shuffled = random.Random(0).sample(requests, len(requests))
-    with Engine.from_pretrained(folder, solver=solver, steps=STEPS, **{"slots": 5, **options}) as engine:
+    with Engine.from_pretrained(folder, device=device, solver=solver, steps=STEPS, **{"slots": 5, **options}) as engine:
         samples = list(engine.run(shuffled))
     assert sorted(s.request.key for s in samples) == sorted(r.key for r in requests)
     for sample in samples:
@@ -62,6 +62,13 @@ def assert_equals_diffusers(folder, requests, solver: str, **options) -> None:
 def test_equals_diffusers(tmp_path, family, solver):
     folder = FAMILIES[family](tmp_path / "model", seed=3)
     assert_equals_diffusers(folder, requests_of([(64, 64), (76, 50)], seed=20), solver)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("family", FAMILIES)
+def test_equals_diffusers_on_a_device(tmp_path, family):
+    folder = FAMILIES[family](tmp_path / "model", seed=3)
+    assert_equals_diffusers(folder, requests_of([(64, 64), (76, 50)], seed=20), "auto", device="cuda")
 
 
 @pytest.mark.parametrize("refiner", [False, True])

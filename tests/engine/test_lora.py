@@ -87,6 +87,63 @@ def test_alpha_and_order_of_the_formula(folder, tmp_path):
     assert changed == [f"{layer}.weight"]
 
 
+TO_Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+CONVOLUTION = "down_blocks.0.resnets.0.conv1"
+TEXT = [f"self_attn.{name}_proj" for name in ("q", "k", "v", "out")] + ["mlp.fc1", "mlp.fc2"]
+FORMATS = {
+    "diffusers-2023": lambda up, down: {
+        f"unet.{TO_Q[:-5]}.processor.to_q_lora.up.weight": up[TO_Q],
+        f"unet.{TO_Q[:-5]}.processor.to_q_lora.down.weight": down[TO_Q],
+    },
+    "diffusers-lora-linear-layer": lambda up, down: {
+        f"unet.{TO_Q}.lora.up.weight": up[TO_Q],
+        f"unet.{TO_Q}.lora.down.weight": down[TO_Q],
+    },
+    "peft": lambda up, down: {f"unet.{TO_Q}.lora_A.weight": down[TO_Q], f"unet.{TO_Q}.lora_B.weight": up[TO_Q]},
+    "kohya-with-convolutions": lambda up, down: {
+        "lora_unet_" + CONVOLUTION.replace(".", "_") + ".lora_up.weight": up[CONVOLUTION],
+        "lora_unet_" + CONVOLUTION.replace(".", "_") + ".lora_down.weight": down[CONVOLUTION],
+    },
+    "kohya-in-original-names": lambda up, down: {
+        "lora_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_q.lora_up.weight": up[TO_Q],
+        "lora_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_q.lora_down.weight": down[TO_Q],
+        "lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q.lora_up.weight": torch.zeros(32, 2),
+        "lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q.lora_down.weight": torch.zeros(2, 32),
+        "lora_unet_output_blocks_2_1_transformer_blocks_0_attn1_to_q.lora_up.weight": torch.zeros(16, 2),
+        "lora_unet_output_blocks_2_1_transformer_blocks_0_attn1_to_q.lora_down.weight": torch.zeros(2, 16),
+    },
+}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_formats_of_the_last_years(folder, tmp_path, form):
+    model = tiny_sdxl(tmp_path / "sdxl", 4) if form == "kohya-in-original-names" else folder
+    before = load_pipeline(model).unet.state_dict()
+    rng = torch.Generator().manual_seed(8)
+    up = {TO_Q: torch.randn(16, 2, generator=rng), CONVOLUTION: torch.randn(16, 2, 1, 1, generator=rng)}
+    down = {TO_Q: torch.randn(2, 16, generator=rng), CONVOLUTION: torch.randn(2, 16, 3, 3, generator=rng)}
+    save_file(FORMATS[form](up, down), tmp_path / "lora.safetensors")
+    after = load_model(model, CPU, torch.float32, loras=[f"{tmp_path}/lora.safetensors:0.5"]).unet.state_dict()
+    (changed,) = [name for name, value in after.items() if not torch.equal(value, before[name])]
+    layer = changed.removesuffix(".weight")
+    assert layer == (CONVOLUTION if "convolution" in form else TO_Q)
+    update = torch.einsum("or...,ri...->oi...", up[layer], down[layer])
+    torch.testing.assert_close(after[changed], before[changed] + 0.5 * update)
+
+
+def test_kohyas_text_encoder(folder, tmp_path):
+    before, rng = load_pipeline(folder).text_encoder.state_dict(), torch.Generator().manual_seed(9)
+    updates, expected = {}, dict(before)
+    for part in TEXT:
+        weight = before[f"encoder.layers.1.{part}.weight"]
+        up, down = (torch.randn(size, generator=rng) for size in ((weight.shape[0], 2), (2, weight.shape[1])))
+        updates[f"lora_te_text_model_encoder_layers_1_{part.replace('.', '_')}"] = (up, down, 1.0)
+        expected[f"encoder.layers.1.{part}.weight"] = weight + 0.5 * up @ down
+    file = save_kohya_lora(tmp_path / "lora.safetensors", updates)
+    after = load_model(folder, CPU, torch.float32, loras=[str(file)]).pipe.text_encoder.state_dict()
+    torch.testing.assert_close(after, expected)
+
+
 def test_sums_are_float32_sums_whatever_the_dtype(folder, lora):
     exact = load_model(folder, CPU, torch.float32, loras=[str(lora)])
     half = load_model(folder, CPU, torch.bfloat16, loras=[str(lora)])

@@ -1,6 +1,7 @@
 """A model on disk: which files count, what they are read as, and what is refused with one line."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -85,6 +86,24 @@ def test_loading_in_a_dtype_is_casting_to_it(tmp_path, make, dtype):
         for key, value in modules(model.pipe)[name].state_dict().items():
             assert torch.equal(value, part.state_dict()[key].to(own)), (name, key)
     assert model.vae.dtype == (torch.float32 if wide else dtype)
+
+
+@pytest.mark.parametrize("make", [tiny_sd, tiny_sdxl])
+def test_names_of_older_versions(tmp_path, make):
+    """The published folders were saved years ago: other names in the VAE's attention and in the text encoders."""
+    folder = make(tmp_path / "model", 4)
+    expected = load_model(folder, CPU, torch.float32)
+    older = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    place = re.compile(r"(?<=attentions\.0\.)(to_[qkv]|to_out\.0)(?=\.)")
+    file = folder / "vae/diffusion_pytorch_model.safetensors"
+    save_file({place.sub(lambda match: older[match[0]], name): value for name, value in load_file(file).items()}, file)
+    for file in folder.glob("text_encoder*/model.safetensors"):
+        weights = {name.removeprefix("text_model."): value for name, value in load_file(file).items()}
+        weights = {name if "projection" in name else f"text_model.{name}": value for name, value in weights.items()}
+        save_file(weights | {"text_model.embeddings.position_ids": torch.arange(16)[None]}, file)
+    model = load_model(folder, CPU, torch.float32)
+    for name, part in modules(expected.pipe).items():
+        torch.testing.assert_close(modules(model.pipe)[name].state_dict(), part.state_dict(), rtol=0, atol=0)
 
 
 def test_reloading_in_another_dtype(extended):
