@@ -7,6 +7,7 @@ import torch
 
 from discl.engine.faults import Capacity
 from discl.engine.finish import Finisher
+from discl.engine.fp8 import check_fp8, quantize
 from discl.engine.loop import Loop
 from discl.engine.networks import SCORE_BATCH, Networks, micro_batch
 from discl.engine.options import BACKENDS, DTYPES, check_interval, check_whole, find_device, refuse_unknown
@@ -92,6 +93,7 @@ class Engine:
         loras, embeddings: what is merged into the model, see `load_model`. solver: "auto" (the model's own, or the
         nearest with a message), "ddim", "euler", "euler-ancestral", "dpmpp-2m" or "lcm". mode: "exact", "few-step" or
         "pure-noise", see `discl.engine.solvers.Solver`.
+        dtype: "float32", "bfloat16", "float16" or "float8" (the UNet's transformer blocks, see `discl.engine.fp8`).
         backend: "torch" (eager) or "torch-compile". text_guidance: library scale g (the paper's w is g-1); at most 1
         means no guidance. guidance_interval: (low, high) in shares of the training timesteps; guidance only where
         low <= t/T < high (Kynkäänniemi et al. 2024), None for everywhere. Raises ModelError for what cannot be loaded
@@ -110,13 +112,15 @@ class Engine:
         check_whole(slots=(slots, 1, None), steps=(steps, 1, 1000))
         check_interval(guidance_interval)
         check_guidance(text_guidance)
+        if dtype == "float8":
+            check_fp8(chosen)
         model = load_model(path, chosen, DTYPES[dtype], loras, embeddings)
         scorer = None
         if clip:
             from discl.engine.scorer import Scorer  # open_clip takes seconds to import
 
             scorer = Scorer.from_pretrained(clip, device=chosen, batch=SCORE_BATCH)
-        return cls(
+        engine = cls(
             model,
             scorer,
             device=chosen,
@@ -130,6 +134,9 @@ class Engine:
             score_prompt=score_prompt,
             rejection=rejection,
         )
+        if dtype == "float8":
+            quantize(model, engine.solver)
+        return engine
 
     def __enter__(self) -> "Engine":
         return self

@@ -4,7 +4,13 @@ import torch
 
 from discl.errors import DisclError, ModelError
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Of the network outside its float8 layers, which are exchanged after loading.
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float8": torch.bfloat16,
+}
 BACKENDS = ("torch", "torch-compile")
 
 

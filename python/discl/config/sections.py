@@ -91,7 +91,7 @@ class ModelConfig(Section):
 
     path: FolderOrHub = ""
     revision: str = ""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16", "float8"] = "float32"
     backend: Literal["torch", "torch-compile", "onnx", "tensorrt"] = "torch"
     exported: OptionalPath = ""
     loras: Loras = ()
