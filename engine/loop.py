@@ -9,6 +9,7 @@ those of a run with that many slots.
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 
 import torch
 
@@ -70,8 +71,10 @@ class Loop:
 
     def _turn_safely(self) -> bool:
         """One turn; what the device could not do is tried again with fewer slots."""
+        device = self._prepare.device
         try:
-            return self._turn()
+            with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+                return self._turn()
         except (RuntimeError, MemoryError) as error:
             if is_lost_device(error):
                 raise lost_device(error) from error
