@@ -13,7 +13,9 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-@pytest.mark.parametrize("name", ["kernels", "order", "store", pytest.param("engine", marks=pytest.mark.slow), "levers"])
+@pytest.mark.parametrize(
+    "name", ["kernels", "order", "store", pytest.param("engine", marks=pytest.mark.slow), "levers"]
+)
 def test_a_script_runs_small(name):
     before = {file: file.read_bytes() for file in RESULTS.glob("*.jsonl")}
     command = [sys.executable, "-m", "benchmarks", name, "--small"]
