@@ -24,8 +24,8 @@ static uint64_t payload_bytes(const RecordHeader& header) {
 }
 
 ShardWriter::ShardWriter(const std::string& tar, const std::string& journal, SyncEvery every)
-    : tar_(tar, File::Mode::write),
-      journal_(journal, File::Mode::write),
+    : journal_(journal, File::Mode::write),
+      tar_(tar, File::Mode::write),
       behind_(tar_, journal_, recover(), every, [this](WriteBatch& batch) { complete(batch); }) {}
 
 // A header that is cut short or all zero was never synced, so nothing behind it was either: the shard begins

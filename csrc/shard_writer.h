@@ -59,7 +59,7 @@ private:
     void note(const RecordHeader& header);
     void complete(WriteBatch& batch);
 
-    File tar_, journal_;
+    File journal_, tar_;  // in this order: a shard exists when its journal does
     std::vector<TarPlace> places_;  // of what is written
     uint32_t tar_crc_ = 0;       // of what is written
     WriteBehind behind_;         // last: its threads end before the rest goes

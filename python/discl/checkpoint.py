@@ -10,8 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from discl.atomic import write_atomic
-from discl.errors import ConfigError, ModelError
+from discl.atomic import remove_leftovers, write_atomic
+from discl.errors import ConfigError, ModelError, RunFailed
 
 NAME = "last.safetensors"
 
@@ -33,13 +33,21 @@ class Checkpoints:
         return time.monotonic() - self._written >= self.seconds
 
     def write(self, model, optimizer, state: dict) -> None:
-        """`state` is JSON: position in the order, history."""
+        """`state` is JSON: position in the order, history. Raises RunFailed when the disk refuses."""
         tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
         for number, entries in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in entries.items()}
         tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.path, save(tensors, {"state": json.dumps(state | self.pinned | {"identity": self.identity})}))
+        data = save(tensors, {"state": json.dumps(state | self.pinned | {"identity": self.identity})})
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.path.parent)
+            write_atomic(self.path, data)
+        except OSError as error:
+            raise RunFailed(
+                f"{self.path}: the checkpoint cannot be written: {error.strerror or error}; the one before it is "
+                "kept: make room and start again"
+            ) from error
         self._written = time.monotonic()
 
     def state(self) -> dict | None:

@@ -1,4 +1,7 @@
-"""Kill the writer anywhere, start it again: the store ends as an uninterrupted run makes it."""
+"""Kill the writer at any time, start it again: the store ends as an uninterrupted run makes it.
+
+tests/faults does it at every call that changes a file.
+"""
 
 import json
 import os
@@ -7,9 +10,7 @@ import signal
 import subprocess
 import sys
 import tarfile
-import tempfile
 import time
-from pathlib import Path
 
 import pytest
 
@@ -31,50 +32,6 @@ with StoreWriter(sys.argv[1], "run", shard_bytes=40_000, sync_samples=16) as wri
             if i % 5 == 0:
                 writer.flush()
                 print(len(writer.keys), flush=True)
-"""
-
-# For n = 0, 1, ...: a forked writer dies just before its n-th change of a file (open for writing, rename, link,
-# unlink), a second one a little later while it recovers, a third finishes. Prints how many changes there are.
-DIE_BEFORE_EACH = """
-import mmap, os, sys
-from pathlib import Path
-from discl.store import Store, StoreWriter, verify
-from tests.discl.store_samples import check, fill, key, sample
-
-CHANGES = ("os.rename", "os.link", "os.remove", "os.mkdir")
-
-def dies(root, left):
-    child = os.fork()
-    if child:
-        return os.waitpid(child, 0)[1] == 9
-    def watch(event, args):
-        nonlocal left
-        changes = args[2] & os.O_CREAT if event == "open" else event in CHANGES
-        if changes and root in str(args[0]):
-            left -= 1
-            if left < 0:
-                os.kill(os.getpid(), 9)
-    sys.addaudithook(watch)
-    with StoreWriter(root, "run", shard_bytes=5_000) as writer:
-        for i in range(6):
-            if key(i) not in writer.keys:
-                writer.append(*sample(i))
-                writer.flush()
-            durable[0] = max(durable[0], i + 1)
-    os._exit(0)
-
-boundary, durable = 0, mmap.mmap(-1, 1)  # shared with the forks
-while dies(root := f"{sys.argv[1]}/{boundary}", boundary):
-    dies(root, 8 + boundary % 5)  # the first 7 make folders and take the lock
-    with StoreWriter(root, "run", shard_bytes=5_000) as writer:
-        assert writer.keys >= {key(i) for i in range(durable[0])}, "what was durable is lost"
-    durable[0] = 0
-    check(fill(Path(root), range(6), shard_bytes=5_000), 6)
-    assert verify(root) == []
-    left = sorted(path.suffix for path in Path(root, "shards").iterdir())
-    assert left == [".tar"] * len(Store(root).shards), left
-    boundary += 1
-print(boundary)
 """
 
 
@@ -111,16 +68,6 @@ def kill_at_random(root, kills, rng):
     return died
 
 
-@pytest.fixture
-def memory(tmp_path):
-    """A folder where fsync costs nothing, if there is one: what a SIGKILL leaves does not depend on the disk."""
-    if not os.access("/dev/shm", os.W_OK):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        yield Path(folder)
-
-
 def survives(tmp_path, kills, seed):
     root, whole = tmp_path / "killed", tmp_path / "whole"
     died = kill_at_random(root, kills, random.Random(seed))
@@ -140,12 +87,6 @@ def test_three_kills(tmp_path, seed):
 @pytest.mark.parametrize("seed", [1])
 def test_twenty_kills(tmp_path, seed):
     assert survives(tmp_path, 20, seed) > 0, "no attempt was killed: the samples are too few for this machine"
-
-
-def test_death_before_every_change_of_a_file(memory):
-    output, errors = start(DIE_BEFORE_EACH, memory).communicate()
-    assert errors.decode() == ""
-    assert int(output) > 20, "the hook saw too little"
 
 
 @pytest.fixture

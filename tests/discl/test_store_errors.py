@@ -113,7 +113,9 @@ def test_orphans_do_not_exist_for_readers(store):
 def test_a_second_writer_learns_who_the_first_is(tmp_path):
     with StoreWriter(tmp_path / "s", "run", shard_bytes=10**6) as writer:
         writer.append(*sample(0))
-        with pytest.raises(StoreError, match=rf"is being written by process {os.getpid()}; wait for it"):
+        with pytest.raises(
+            StoreError, match=rf"is being written by process {os.getpid()} on .*, run run, since .*; wait for it"
+        ):
             fill(tmp_path / "s", [1])
     fill(tmp_path / "s", [1])
 

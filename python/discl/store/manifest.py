@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from discl import _C
-from discl.atomic import fsync_folder
+from discl.atomic import put_if_absent
 from discl.errors import StoreError
 
 FORMAT = 2  # 1 had BLAKE2b digests of tars
@@ -74,7 +74,11 @@ def publish(root: Path, number: int, rows: int, images: int, run_id: str, files:
     """
     body = {"format": FORMAT, "number": number, "rows": rows, "images": images, "run_id": run_id, "files": files}
     text = json.dumps(body | {"digest": _digest(body)}, indent=1)
-    _put_if_absent(root / manifest_path(number), text.encode())
+    try:
+        put_if_absent(root / manifest_path(number), text.encode())
+    except FileExistsError as error:
+        path = root / manifest_path(number)
+        raise StoreError(f"{path} exists already; two writers at one store? Stop one of them") from error
 
 
 def sealed_shards(root: Path) -> list[Shard]:
@@ -125,19 +129,3 @@ def _read(path: Path) -> Shard:
 
 def _digest(body: dict[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(body, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-def _put_if_absent(path: Path, data: bytes) -> None:
-    """Write `path` whole and durable, and never over an existing one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(temporary, path)
-    except FileExistsError as error:
-        raise StoreError(f"{path} exists already; two writers at one store? Stop one of them") from error
-    finally:
-        temporary.unlink()
-    fsync_folder(path.parent)

@@ -33,7 +33,7 @@ class OpenShard:
         self.root, self.number = root, number
         self._sealed = root / manifest.shard_path(number)
         self._tar = self._sealed.with_suffix(".tar.tmp")
-        self._journal = self._sealed.with_suffix(".journal")
+        self._journal = _journal(root, number)
         if self._sealed.exists() and not self._tar.exists():
             os.rename(self._sealed, self._tar)
         self._writer = _C.ShardWriter(str(self._tar), str(self._journal), sync_samples, sync_seconds)
@@ -127,11 +127,29 @@ class OpenShard:
 
 
 def unsealed_numbers(root: Path) -> list[int]:
-    """Shards that have to be continued: with a journal. Journals that sealing left behind are removed."""
+    """Shards that have to be continued: with a journal. What sealing left behind is removed, and tars without one.
+
+    (A journal is durable before any of its samples, so that in such a tar nothing ever was.)
+    """
     sealed = {shard.number for shard in manifest.sealed_shards(root)}
-    for number in sorted(sealed & set(_numbers(root, ".journal"))):
-        (root / manifest.shard_path(number)).with_suffix(".journal").unlink()
-    return sorted(set(_numbers(root, ".journal")) - sealed)
+    journals = set(_numbers(root, ".journal"))
+    for number in journals & sealed:
+        _journal(root, number).unlink()
+    for number in set(_numbers(root, ".tar.tmp")) - (journals - sealed):
+        _journal(root, number).with_suffix(".tar.tmp").unlink()
+    return sorted(journals - sealed)
+
+
+def detach(root: Path, number: int) -> None:
+    """Put copies in the place of an unsealed shard's files: who still has the old ones open writes to nobody."""
+    journal = _journal(root, number)
+    for path in (journal, journal.with_suffix(".tar.tmp"), journal.with_suffix(".tar")):
+        if path.exists():
+            write_atomic(path, path.read_bytes())
+
+
+def _journal(root: Path, number: int) -> Path:
+    return (root / manifest.shard_path(number)).with_suffix(".journal")
 
 
 def next_number(root: Path) -> int:

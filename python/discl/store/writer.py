@@ -17,7 +17,7 @@ from discl.store.keys import Keys
 from discl.store.lock import WriterLock
 from discl.store.manifest import FOLDERS
 from discl.store.reader import Store
-from discl.store.shard import OpenShard, next_number, unsealed_numbers
+from discl.store.shard import OpenShard, detach, next_number, unsealed_numbers
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class StoreWriter:
         try:
             for folder in FOLDERS:
                 (self.root / folder).mkdir(parents=True, exist_ok=True)
-            self._lock = WriterLock(self.root)
+            self._lock = WriterLock(self.root, self.run_id)
         except OSError as error:
             raise StoreError(f"cannot write to the store {self.root}: {error.strerror} ({error.filename})") from error
         try:
@@ -86,6 +86,8 @@ class StoreWriter:
         self._next = next_number(self.root)
         for number in unsealed_numbers(self.root):  # one was open, another may have been about to be sealed
             self._seal()
+            if self._lock.taken_over:
+                detach(self.root, number)
             self._shard = self._open(number)
             for row in self._shard.rows():
                 self.keys.add(row["key"])
@@ -108,6 +110,7 @@ class StoreWriter:
         image: encoded bytes, or None for a rejected or failed sample, which gets an index row only.
         embedding: float [D], kept as fp16, or None.
         """
+        self._lock.check()
         encoded, in_tar = self._rows.encode(row)
         key = row["key"]
         if key in self.keys:
@@ -132,6 +135,7 @@ class StoreWriter:
 
     def flush(self) -> None:
         """Return when everything appended so far survives a power cut."""
+        self._wait_sealed()
         if self._shard is not None:
             try:
                 self._shard.flush()
@@ -147,6 +151,7 @@ class StoreWriter:
         self._sealing = self._sealer.submit(self._publish, shard)
 
     def _publish(self, shard: OpenShard) -> None:
+        self._lock.check()
         try:
             shard.seal(self.run_id)
         except REFUSALS as error:
