@@ -1,6 +1,6 @@
 """The batch: one static shape. Running requests have places; each step gathers network rows from some of them.
 
-A place holds what one request needs: its latent, x0 of its last step, its conditions, its trajectory and its generator.
+A place holds what one request needs: its latent, x0 of its last step where wanted, its conditions, its trajectory and its generator.
 A step of a request takes one network row, or two with text guidance (prompt and negative prompt). Rows are packed anew
 each step: conditional rows first, in the order given, then their unconditional partners; the rest is idle. A row's bits
 do not depend on where it stands, so nothing of this shows in an image.
@@ -67,7 +67,7 @@ class Slots:
         self.idle, self.sink = places, places + 1
         self.latent_shape = latent_shape
         self.x = torch.zeros(places + 2, *latent_shape, device=device)
-        self.x0 = torch.zeros_like(self.x)
+        self.x0 = torch.zeros_like(self.x) if history or gaps else None
         self.gap = torch.zeros(places + 2, device=device) if gaps else None
         self.conditions: Condition | None = None  # allocated with the first request, which tells its shapes
         self._trajectory = np.zeros((places + 2, steps, COLUMNS), np.float32)
@@ -91,7 +91,8 @@ class Slots:
         if self.conditions is None:
             self.conditions = cond.zeros(2 * self.places + 1)
         self.x[place] = latent[0]
-        self.x0[place] = 0
+        if self.x0 is not None:
+            self.x0[place] = 0
         self.conditions.put(place, cond)
         if uncond is not None:
             self.conditions.put(self.places + 1 + place, uncond)
@@ -123,7 +124,8 @@ class Slots:
             self._drawn(active),
         )
         self.x.index_copy_(0, target[:width], next_x)
-        self.x0.index_copy_(0, target[:width], x0)
+        if self.x0 is not None:
+            self.x0.index_copy_(0, target[:width], x0)
         if self.gap is not None:
             gap = (out[:width].float() - uncond.float()).square().flatten(1).sum(1)
             self.gap.index_copy_(0, target[:width], gap)
