@@ -1,9 +1,9 @@
 """The batch: one static shape. Running requests have places; each step gathers network rows from some of them.
 
-A place holds what one request needs: its latent, x0 of its last step where wanted, its conditions, its trajectory and its generator.
-A step of a request takes one network row, or two with text guidance (prompt and negative prompt). Rows are packed anew
-each step: conditional rows first, in the order given, then their unconditional partners; the rest is idle. A row's bits
-do not depend on where it stands, so nothing of this shows in an image.
+A place holds what one request needs: its latent, x0 of its last step where something reads it, its conditions, its
+trajectory and its generator. A step of a request takes one network row, or two with text guidance (prompt and negative
+prompt). Rows are packed anew each step: conditional rows first, in the order given, then their unconditional partners;
+the rest is idle. A row's bits do not depend on where it stands, so nothing of this shows in an image.
 """
 
 from collections.abc import Sequence
