@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
+from discl.engine.compiled import arrange, forget_graphs, prepared
 from discl.engine.pretrained import DiffusionModel
 from discl.engine.transfer import upload
 from discl.kernels import to_uint8
@@ -21,15 +22,19 @@ class Moments:
 class Autoencoder:
     """The model's VAE. Sources are encoded one by one; latents are decoded in padded micro-batches of one size.
 
-    It works in the VAE's own dtype, which may be wider than the network's.
+    It works in the VAE's own dtype, which may be wider than the network's. compiled: as static graphs.
     """
 
-    def __init__(self, model: DiffusionModel, device: torch.device, batch: int):
+    def __init__(self, model: DiffusionModel, device: torch.device, batch: int, compiled: bool = False):
         self.vae, self.dtype = model.vae, model.vae.dtype
         self.processor = model.image_processor
         self.device, self.batch = device, batch
         # What the network calls a latent is (z - mean) * scale for the VAE's z.
         self.mean, self.scale = _normalisation(model, device)
+        if compiled:
+            arrange(self.vae, device)
+        self._posterior = prepared(self._encoded, device, compiled)
+        self._pixels = prepared(self._decoded, device, compiled)
 
     def preprocess(self, image: Image.Image, height: int, width: int) -> torch.Tensor:
         """RGB image of any size -> [1, 3, height, width] in [-1, 1] on the host, resized as diffusers does."""
@@ -37,8 +42,7 @@ class Autoencoder:
 
     def encode(self, pixels: torch.Tensor) -> Moments:
         """[1, 3, H, W] in [-1, 1] -> moments at [H/f, W/f]."""
-        posterior = self.vae.encode(upload(pixels, self.device).to(self.dtype)).latent_dist
-        return Moments(posterior.mean.float(), posterior.std.float())
+        return Moments(*self._posterior(upload(pixels, self.device)))
 
     def clean_latent(self, moments: Moments, draw: torch.Tensor) -> torch.Tensor:
         """The posterior sample [1, C, h, w] in the network's scale, for one standard-normal draw of that shape."""
@@ -48,9 +52,21 @@ class Autoencoder:
         """Latents [n, C, h, w], n <= batch -> uint8 [n, H, W, 3] and whether each is finite, bool [n]."""
         padded = torch.zeros(self.batch, *latents.shape[1:], device=self.device, dtype=self.dtype)
         padded[: len(latents)] = latents / self.scale + self.mean
-        decoded = self.vae.decode(padded, return_dict=False)[0]
+        decoded = self._pixels(padded)
         finite = torch.isfinite(decoded).flatten(1).all(1)
         return to_uint8(decoded)[: len(latents)], finite[: len(latents)]
+
+    def resize(self, batch: int) -> None:
+        """Decode `batch` latents together from now on."""
+        self.batch = batch
+        forget_graphs(self._pixels)
+
+    def _encoded(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        posterior = self.vae.encode(pixels.to(self.dtype)).latent_dist
+        return posterior.mean.float(), posterior.std.float()
+
+    def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.vae.decode(latents, return_dict=False)[0]
 
 
 def _normalisation(model: DiffusionModel, device: torch.device) -> tuple[torch.Tensor | float, torch.Tensor | float]:

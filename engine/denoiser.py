@@ -1,18 +1,20 @@
 """One contract for every backend: (x [R,C,h,w], timestep [R], condition [R,...]) -> network output [R,C,h,w]."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import torch
 
+from discl.engine.compiled import arrange, prepared
 from discl.engine.condition import Condition
-from discl.engine.reproducible import StableAttention, few_queries
+from discl.engine.reproducible import attention_dtype, few_queries
 
 Denoise = Callable[[torch.Tensor, torch.Tensor, Condition], torch.Tensor]
 
 
 def torch_denoiser(unet: torch.nn.Module, dtype: torch.dtype, compiled: bool) -> Denoise:
     """Wrap a diffusers UNet; x and timestep arrive in float32. `compiled`: one graph per static shape."""
+    device = next(unet.parameters()).device
+    levels = len(unet.config.block_out_channels)
 
     def denoise(x: torch.Tensor, timestep: torch.Tensor, condition: Condition) -> torch.Tensor:
         added = {"text_embeds": condition.pooled, "time_ids": condition.time_ids}
@@ -26,12 +28,13 @@ def torch_denoiser(unet: torch.nn.Module, dtype: torch.dtype, compiled: bool) ->
         )[0]
 
     if compiled:
-        return torch.compile(denoise, dynamic=False)
-    levels = len(unet.config.block_out_channels)
+        arrange(unet, device)
+        return prepared(denoise, device, compiled=True)
+    stable = prepared(denoise, device, compiled=False)
 
     def denoise_eagerly(x: torch.Tensor, timestep: torch.Tensor, condition: Condition) -> torch.Tensor:
-        odd = x.device.type == "cpu" and few_queries(x.shape[2], x.shape[3], levels)
-        with StableAttention() if odd else nullcontext():
-            return denoise(x, timestep, condition)
+        """The stable form costs microseconds per operator: taken where torch's own attention is slow or uneven."""
+        special = attention_dtype(dtype) != dtype or few_queries(x.shape[2], x.shape[3], levels)
+        return (stable if special else denoise)(x, timestep, condition)
 
     return denoise_eagerly

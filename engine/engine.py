@@ -10,7 +10,15 @@ from discl.engine.finish import Finisher
 from discl.engine.fp8 import check_fp8, quantize
 from discl.engine.loop import Loop
 from discl.engine.networks import SCORE_BATCH, Networks, micro_batch
-from discl.engine.options import BACKENDS, DTYPES, check_interval, check_whole, find_device, refuse_unknown
+from discl.engine.options import (
+    BACKENDS,
+    DTYPES,
+    check_interval,
+    check_whole,
+    find_device,
+    refuse_unknown,
+    warn_if_slow,
+)
 from discl.engine.pretrained import DiffusionModel, load_model
 from discl.engine.previews import Previews, Rejection
 from discl.engine.reproducible import stable_rows
@@ -114,12 +122,13 @@ class Engine:
         check_guidance(text_guidance)
         if dtype == "float8":
             check_fp8(chosen)
+        warn_if_slow(chosen, DTYPES[dtype])
         model = load_model(path, chosen, DTYPES[dtype], loras, embeddings)
         scorer = None
         if clip:
             from discl.engine.scorer import Scorer  # open_clip takes seconds to import
 
-            scorer = Scorer.from_pretrained(clip, device=chosen, batch=SCORE_BATCH)
+            scorer = Scorer.from_pretrained(clip, device=chosen, batch=SCORE_BATCH, compiled=backend == "torch-compile")
         engine = cls(
             model,
             scorer,
@@ -225,7 +234,7 @@ class Engine:
 
     def _resize(self) -> None:
         for networks in self._networks.values():
-            networks.autoencoder.batch = micro_batch(self._capacity.slots)
+            networks.resize(micro_batch(self._capacity.slots))
 
     def judged(self, request: Request) -> str:
         """What a request's image is scored against: score_text, else score_prompt with the class name, else prompt."""

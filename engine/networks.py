@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from discl.engine.autoencoder import Autoencoder
+from discl.engine.compiled import forget_graphs
 from discl.engine.condition import Condition
 from discl.engine.denoiser import torch_denoiser
 from discl.engine.pretrained import DiffusionModel
@@ -39,7 +40,7 @@ class Networks:
     ):
         self.model = model
         self.denoise = torch_denoiser(model.unet, model.dtype, compiled=compiled)
-        self.autoencoder = Autoencoder(model, device, batch)
+        self.autoencoder = Autoencoder(model, device, batch, compiled)
         self.sources = Sources(self.autoencoder, scorer, model.multiple, latents)
         self.texts = Texts(model.encode_text)
         self.condition = lru_cache(CONDITIONS_KEPT)(self._condition)
@@ -47,6 +48,11 @@ class Networks:
     def _condition(self, text: str, height: int, width: int, guidance: float, negative: bool) -> Condition:
         """What the network is told for a prompt (or negative prompt) at a size and text guidance."""
         return self.model.condition(self.texts(text, negative), height, width, guidance, negative)
+
+    def resize(self, batch: int) -> None:
+        """Memory ran out or came back: decode `batch` rows together, and hold no graph of the old sizes."""
+        self.autoencoder.resize(batch)
+        forget_graphs(self.denoise)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         cell = self.model.multiple

@@ -1,8 +1,12 @@
 """Option names -> torch's objects, and one-line refusals that name what is known."""
 
+import logging
+
 import torch
 
 from discl.errors import DisclError, ModelError
+
+log = logging.getLogger(__name__)
 
 # Of the network outside its float8 layers, which are exchanged after loading.
 DTYPES = {
@@ -26,6 +30,20 @@ def find_device(name: str) -> torch.device:
             f"device={name!r} asks for a CUDA device and this machine has none: use device='auto' or 'cpu'"
         )
     return device
+
+
+def warn_if_slow(device: torch.device, dtype: torch.dtype) -> None:
+    """Half precision that a CPU has no instructions for is emulated: it works, slower than float32."""
+    if device.type != "cpu" or dtype == torch.float32:
+        return
+    missing = {
+        torch.bfloat16: not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+        and "AVX512-BF16 or AMX",
+        torch.float16: not torch.cpu._is_amx_fp16_supported() and "AMX-FP16",
+    }[dtype]
+    if missing:
+        name = str(dtype).removeprefix("torch.")
+        log.warning("%s needs %s to be fast, which this CPU lacks: expect less speed than float32", name, missing)
 
 
 def refuse_unknown(**options) -> None:

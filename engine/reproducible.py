@@ -15,7 +15,8 @@ from torch.overrides import TorchFunctionMode
 log = logging.getLogger(__name__)
 
 GRAIN = 32768  # elements below which torch's elementwise loops do not start another thread
-LANES = 32  # elements that such a loop takes at once; the rest of a thread's share is computed by scalar code
+AMX = torch.cpu._is_amx_tile_supported()
+STRIDE = 128  # bytes that such a loop takes at once; the rest of a thread's share is computed by scalar code
 
 
 def make_rowwise(model: torch.nn.Module) -> None:
@@ -42,7 +43,7 @@ def by_rows(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -
     if torch.compiler.is_compiling():
         return function(x)
     threads = min(torch.get_num_threads(), math.ceil(x.numel() / GRAIN))
-    if x.numel() % (LANES * threads or 1) == 0:
+    if x.numel() * x.element_size() % (STRIDE * threads or 1) == 0:
         return function(x)
     return torch.stack([function(row) for row in x])
 
@@ -114,22 +115,29 @@ class RowwiseGEGLU(GEGLU):
 
 
 class StableAttention(TorchFunctionMode):
-    """Inside, attention with fewer than 32 queries runs on a multiple of 16 of them.
+    """Inside, attention with fewer than 32 queries runs on a multiple of 16 of them, and half precision in float32.
 
     torch's CPU kernel gives each thread a scratch buffer of as many rows as there are queries; an odd number leaves the
-    second thread's buffer unaligned, and MKL's sums depend on alignment. Costs microseconds per operator, so it is
-    entered only where `few_queries` says so.
+    second thread's buffer unaligned, and MKL's sums depend on alignment. In half precision it packs both factors of
+    every small product: without AMX, 64 tokens take 1.5 to 2 times as long as in float32, 1024 tokens 1.1 times.
+    Costs microseconds per eager operator, nothing in a compiled graph.
     """
 
     def __torch_function__(self, function, types, arguments=(), options=None):
         options = options or {}
-        if function is torch.nn.functional.scaled_dot_product_attention and options.get("attn_mask") is None:
-            query, *others = arguments
-            missing = -query.shape[-2] % 16
-            if missing and query.shape[-2] < 32 and len(others) == 2:
-                padded = torch.nn.functional.pad(query, (0, 0, 0, missing))
-                return function(padded, *others, **options)[..., : query.shape[-2], :]
-        return function(*arguments, **options)
+        attention = function is torch.nn.functional.scaled_dot_product_attention
+        if not attention or len(arguments) != 3 or options.get("attn_mask") is not None:
+            return function(*arguments, **options)
+        query, key, value = (part.to(attention_dtype(part.dtype)) for part in arguments)
+        count, missing = query.shape[-2], -query.shape[-2] % 16
+        if missing and count < 32:
+            query = torch.nn.functional.pad(query, (0, 0, 0, missing))
+        return function(query, key, value, **options)[..., :count, :].to(arguments[0].dtype)
+
+
+def attention_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What a CPU attends in."""
+    return dtype if dtype.itemsize > 2 or AMX else torch.float32
 
 
 def few_queries(height: int, width: int, levels: int) -> bool:

@@ -11,6 +11,7 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from discl.engine.clip_checkpoint import ClipCheckpoint, load_clip
+from discl.engine.compiled import prepared
 from discl.engine.reproducible import make_rowwise
 from discl.kernels import ClipPlan, clip_input
 
@@ -23,7 +24,7 @@ class Scorer:
 
     name: as given. digest: 32 hex characters of configuration and weights. width: of an embedding (D).
     Both towers always run on exactly `batch` rows, padded with zeros: a result then does not depend on its
-    neighbours, and one shape can be compiled.
+    neighbours, and one shape can be compiled; `compiled` does so with the image tower.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Scorer:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         batch: int = 16,
+        compiled: bool = False,
     ):
         if batch < 1:
             raise ValueError(f"batch: expected at least 1, given {batch}")
@@ -43,6 +45,7 @@ class Scorer:
         self.model = checkpoint.model.to(self.device, dtype)
         if self.device.type == "cpu":
             make_rowwise(self.model)
+        self._tower = prepared(self.model.encode_image, self.device, compiled)
         self._tokenize = checkpoint.tokenize
         self._texts: dict[str, torch.Tensor] = {}
         build = functools.partial(ClipPlan.build, preprocess=checkpoint.preprocess, device=self.device)
@@ -55,12 +58,13 @@ class Scorer:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         batch: int = 16,
+        compiled: bool = False,
     ) -> Scorer:
         """Loads "ViT-B-32:openai", "ViT-B-32:file.safetensors", "hf-hub:org/name" or an open_clip folder.
 
         Raises ModelError where that cannot be done (see `load_clip`).
         """
-        return cls(name, load_clip(name), device, dtype, batch)
+        return cls(name, load_clip(name), device, dtype, batch, compiled)
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
@@ -83,7 +87,7 @@ class Scorer:
         if images.ndim != 4:
             raise ValueError(f"images: expected uint8 [B, H, W, 3], given {list(images.shape)}")
         plan = self._plan(images.shape[1], images.shape[2])
-        tower = lambda chunk: self.model.encode_image(clip_input(chunk, plan, self.dtype))  # noqa: E731
+        tower = lambda chunk: self._tower(clip_input(chunk, plan, self.dtype))  # noqa: E731
         return self._embed(images.to(self.device), tower)
 
     def embed_pil(self, images: Sequence[Image.Image]) -> torch.Tensor:

@@ -4,14 +4,18 @@ import random
 
 import numpy as np
 import pytest
+import timm
 import torch
+from open_clip.modified_resnet import ModifiedResNet
 
 from discl import Engine, Request
+from discl.engine.compiled import prepared
 from discl.engine.condition import Condition
 from discl.engine.denoiser import torch_denoiser
 from discl.engine.pretrained import load_model
+from discl.engine.reproducible import make_rowwise
 from tests.engine.oracle import random_image
-from tests.tiny import tiny_clip, tiny_sd
+from tests.tiny import tiny_clip, tiny_lcm, tiny_sd, tiny_sd2, tiny_sdxl
 
 
 @pytest.fixture(scope="module")
@@ -85,19 +89,43 @@ def test_bit_equal_on_threads_with_a_wider_model(tmp_path, two_threads, slots, c
         np.testing.assert_array_equal(sample.embedding, together[key].embedding)
 
 
-@pytest.mark.parametrize("latent", [(8, 8), (6, 9), (5, 7)])
-@pytest.mark.parametrize("rows", [4, 8, 12, 16, 32])
-def test_every_place_of_a_batch_computes_the_same_bits(tmp_path, two_threads, latent, rows):
-    model = load_model(tiny_sd(tmp_path / "sd", seed=5, channels=(32, 64)), torch.device("cpu"), torch.float32)
-    x = torch.randn(1, 4, *latent, generator=torch.Generator().manual_seed(rows)).expand(rows, -1, -1, -1).contiguous()
-    states = torch.randn(1, 16, 16, generator=torch.Generator().manual_seed(1)).expand(rows, -1, -1).contiguous()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("make", [tiny_sd, tiny_sd2, tiny_sdxl, tiny_lcm])
+def test_every_place_of_a_batch_computes_the_same_bits(tmp_path, two_threads, make, dtype):
+    model = load_model(make(tmp_path / "model", seed=5, channels=(32, 64)), torch.device("cpu"), dtype)
+    one = model.condition(model.encode_text("a cat", False), 64, 64, 5.0, False)
+    denoise = torch_denoiser(model.unet, dtype, compiled=False)
+    decode = prepared(lambda z: model.vae.decode(z).sample, torch.device("cpu"), compiled=False)
+    for latent in ((8, 8), (6, 9), (5, 7), (2, 3)):
+        for rows in (4, 8, 12, 16, 32):
+            x = torch.randn(1, 4, *latent, generator=torch.Generator().manual_seed(rows))
+            x = x.expand(rows, -1, -1, -1).contiguous()
+            batch = Condition(*(None if part is None else part.expand(rows, *part.shape).contiguous() for part in one))
+            with torch.no_grad():
+                results = denoise(x, torch.full((rows,), 500.0), batch), decode(x[:8].to(model.vae.dtype))
+            for result in results:
+                assert torch.equal(result, result[:1].expand_as(result)), (latent, rows)
+
+
+def resnet() -> torch.nn.Module:
+    return ModifiedResNet((1, 1, 1, 1), output_dim=32, heads=4, image_size=64, width=16)
+
+
+def map_pooled() -> torch.nn.Module:
+    """As SigLIP's: one learned query looks at all tokens."""
+    return timm.create_model("vit_tiny_patch16_224", img_size=64, global_pool="map", class_token=False, depth=2)
+
+
+@pytest.mark.parametrize("tower", [resnet, map_pooled])
+@pytest.mark.parametrize("rows", [4, 8, 16])
+def test_every_place_of_a_clip_batch_computes_the_same_bits(two_threads, tower, rows):
+    torch.manual_seed(rows)
+    model = tower().eval()
+    make_rowwise(model)
+    x = torch.randn(1, 3, 64, 64).expand(rows, -1, -1, -1).contiguous()
     with torch.no_grad():
-        out = torch_denoiser(model.unet, torch.float32, compiled=False)(
-            x, torch.full((rows,), 500.0), Condition(states)
-        )
-        decoded = model.vae.decode(x[:8]).sample
-    for result in (out, decoded):
-        assert torch.equal(result, result[:1].expand_as(result))
+        out = prepared(model, torch.device("cpu"), compiled=False)(x)
+    assert torch.equal(out, out[:1].expand_as(out))
 
 
 def test_across_slot_counts_within_one_grey_value(models):
