@@ -112,6 +112,9 @@ class SpectrumDataset(Dataset):
         """The encoded image file. Raises DataError for an unreadable file, StoreError for a bad record."""
         if index >= self.n_real:
             return self.store.read(self.names([index])[0])
+        packed = self.data.packed
+        if packed:
+            return packed.store.read(*packed.store.keys_at(packed.rows[self._real[[index]]]))
         try:
             return Path(self.paths[index]).read_bytes()
         except OSError as error:
@@ -139,17 +142,22 @@ class SpectrumDataset(Dataset):
     def places(self, rows: np.ndarray) -> Places:
         """Where the encoded images of some rows lie."""
         made = rows >= self.n_real
-        files = [self.paths[row] for row in rows[~made].tolist()]
-        zeros = np.zeros(len(rows), np.int64)
-        places = Places(files, zeros, zeros.copy(), zeros - 1, zeros.copy())
-        places.which[~made] = np.arange(len(files))
+        parts = [(~made, self._real_places(rows[~made]))]
         if made.any():
-            shards, *stored = self.store.places(self._stored[rows[made] - self.n_real])
-            for column, values in zip(places[1:], stored, strict=True):
-                column[made] = values
-            places.which[made] += len(files)
-            files += shards
-        return places
+            parts.append((made, Places(*self.store.places(self._stored[rows[made] - self.n_real]))))
+        files: list[str] = []
+        columns = np.empty((4, len(rows)), np.int64)
+        for mask, part in parts:
+            columns[:, mask] = part.which + len(files), part.offsets, part.lengths, part.crcs
+            files += part.files
+        return Places(files, *columns)
+
+    def _real_places(self, rows: np.ndarray) -> Places:
+        packed = self.data.packed
+        if packed:
+            return Places(*packed.store.places(packed.rows[self._real[rows]]))
+        zeros = np.zeros(len(rows), np.int64)
+        return Places([self.paths[row] for row in rows.tolist()], np.arange(len(rows)), zeros, zeros - 1, zeros)
 
     @cached_property
     def digest(self) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from discl.config import RunConfig
 from discl.data import DataTable, load_data
 from discl.data.images import TooManyBad
-from discl.errors import RunFailed
+from discl.errors import ConfigError, RunFailed
 from discl.hard import select_hard
 from discl.job import Job
 from discl.judge import check_judge, judge_of
@@ -23,7 +23,7 @@ from discl.quarantine import Quarantine
 from discl.recipe import digest, make_recipe, model_files, resolved
 from discl.run_record import RunRecord, earlier_runs, hardware, new_run_id, versions
 from discl.selection import check_classes, check_kept, select_by_threshold
-from discl.store import Store, StoreWriter
+from discl.store import Store, StoreWriter, is_url
 
 if TYPE_CHECKING:
     from discl.engine import Engine
@@ -64,6 +64,10 @@ def generate(config: RunConfig, on_event: OnEvent | None = None, *, make: MakeEn
     than data.max_bad_share of all images cannot be used (STORE/quarantine.jsonl names them). The store stays
     resumable in every case.
     """
+    if is_url(config.store.path):
+        raise ConfigError(
+            f"store.path = {config.store.path!r}: generate writes to a folder; give one, and copy it there afterwards"
+        )
     if config.score:
         check_template(config.score.prompt, "score.prompt")
     files = model_files(config)

@@ -16,7 +16,7 @@ from discl.attempts import Attempts
 from discl.config import RunConfig, SpectrumConfig
 from discl.data.images import open_image
 from discl.data.table import DataTable
-from discl.errors import DataError
+from discl.errors import ConfigError, DataError
 from discl.level_work import LevelWork, level_work
 from discl.prompts import Prompts, fill
 from discl.recipe import digest, retry_noise_seed, sample_key
@@ -69,11 +69,15 @@ def make_plan(
 ) -> "Plan":
     """Read the bytes of every hard image once, merge equal ones of a class, fix prompts and seeds.
 
-    files: the model's, for exact costs (see `level_work`). Raises ConfigError when a level cannot be made or a
-    template is wrong. A file that cannot be read is in `.quarantined`, and so are bytes that occur in two classes whose
-    prompts do not differ.
+    files: the model's, for exact costs (see `level_work`). Raises ConfigError when a level cannot be made, a template
+    is wrong or the images are packed. A file that cannot be read is in `.quarantined`, and so are bytes that occur in
+    two classes whose prompts do not differ.
     """
     spectrum = config.spectrum
+    if table.packed:
+        raise ConfigError(
+            f"data.kind = 'store': {config.data.root} can be trained on; spectra are made from image files"
+        )
     work = level_work(spectrum, files)
     named = tuple(table.class_names[label] for label in np.unique(table.labels[hard_rows]))
     plan = Plan(table, spectrum, Prompts(spectrum.prompt, spectrum.prompts, named), digest(recipe), work)

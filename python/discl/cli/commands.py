@@ -114,6 +114,17 @@ def verify(args: argparse.Namespace, stop: Stop) -> int:
     return 1 if problems else 0
 
 
+def pack(args: argparse.Namespace, stop: Stop) -> None:
+    config = _config(args)
+    from discl.data import load_data
+    from discl.data.packed import pack
+
+    with _progress(stop) as on_event:
+        store = pack(load_data(config.data), args.store, int(config.store.shard_mb * 2**20), on_event)
+    print(f"{len(store)} images", file=sys.stderr)
+    print(args.store)
+
+
 def doctor(args: argparse.Namespace, stop: Stop) -> None:
     from discl.run_record import hardware, versions
 

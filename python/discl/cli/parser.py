@@ -50,10 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     ):
         command = _command(known, name, run, text)
         command.add_argument("config", metavar="CONFIG.toml")
-        command.add_argument(
-            "--set", metavar="table.key=value", action="append", default=[], dest="overrides",
-            help="change one value of the config; may be given several times",
-        )  # fmt: skip
+        _overrides(command)
         command.add_argument("--out", metavar="DIR", help=where)
 
     report = _command(known, "report", commands.report, "one HTML page from finished runs")
@@ -63,14 +60,25 @@ def make_parser() -> argparse.ArgumentParser:
     bench = _command(known, "bench", commands.bench, "run benchmarks (source checkout only)")
     bench.add_argument("names", metavar="NAME", nargs="*", help="default: all")
 
-    store = known.add_parser("store", help="look after stores")
-    verify = _command(
-        store.add_subparsers(metavar="COMMAND", required=True), "verify", commands.verify, "check every byte"
-    )
+    stores = known.add_parser("store", help="look after stores").add_subparsers(metavar="COMMAND", required=True)
+    verify = _command(stores, "verify", commands.verify, "check every byte")
     verify.add_argument("stores", metavar="STORE", nargs="+")
+    pack = _command(
+        stores, "pack", commands.pack, 'real images into shards, for data.kind = "store"; again to continue'
+    )
+    pack.add_argument("config", metavar="CONFIG.toml")
+    pack.add_argument("store", metavar="STORE")
+    _overrides(pack)
 
     _command(known, "doctor", commands.doctor, "versions, devices and backends")
     return parser
+
+
+def _overrides(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--set", metavar="table.key=value", action="append", default=[], dest="overrides",
+        help="change one value of the config; may be given several times",
+    )  # fmt: skip
 
 
 def _command(known, name: str, run, text: str) -> argparse.ArgumentParser:

@@ -11,14 +11,15 @@ from discl.config.values import (
     Device,
     Embeddings,
     FolderOrHub,
+    FolderOrUrl,
     Interval,
     Level,
     Levels,
     Loras,
     Money,
+    OptionalFolderOrUrl,
     OptionalPath,
     Positive,
-    RequiredPath,
     Seed,
     Seeds,
     Share,
@@ -37,20 +38,23 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    """Where the images are. `root` is absolute: a folder, or the table itself for csv.
+    """Where the images are. `root` is absolute: a folder, the table itself for csv, a folder or URL for store.
 
     digits-lt alone needs none: without it the digits are written below the user's cache folder.
     """
 
-    kind: Literal["imagefolder", "csv", "imagenet-lt", "cifar100-lt", "inaturalist2018", "iwildcam", "digits-lt"]
-    root: OptionalPath = ""
+    kind: Literal[
+        "imagefolder", "csv", "store", "imagenet-lt", "cifar100-lt", "inaturalist2018", "iwildcam", "digits-lt"
+    ]  # fmt: skip
+    root: OptionalFolderOrUrl = ""
     max_bad_share: Share = 0.01
     allow_licenses: Strings = ()
 
     @model_validator(mode="after")
     def _has_root(self) -> "DataConfig":
         if not self.root and self.kind != "digits-lt":
-            what = "the CSV file" if self.kind == "csv" else "the folder of the images"
+            known = {"csv": "the CSV file", "store": "the store that `discl store pack` made"}
+            what = known.get(self.kind, "the folder of the images")
             raise ValueError(f'root is missing; give {what}: root = "path"')
         return self
 
@@ -194,9 +198,9 @@ class EngineConfig(Section):
 
 
 class StoreConfig(Section):
-    """Where spectrum images go. `path` is absolute."""
+    """Where spectrum images go. `path` is absolute, or a URL that fsspec knows: then it can be trained from only."""
 
-    path: RequiredPath = Field(default="spectrum", validate_default=True)
+    path: FolderOrUrl = Field(default="spectrum", validate_default=True)
     format: Literal["jpg", "png", "webp"] = "jpg"
     quality: Annotated[int, Field(ge=1, le=100)] = 95
     shard_mb: Annotated[float, Field(gt=0.0)] = 256

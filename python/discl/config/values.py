@@ -24,6 +24,11 @@ def absolute(value: str, info: ValidationInfo) -> str:
     return os.path.abspath(os.path.join(folder, os.path.expanduser(value)))
 
 
+def absolute_or_url(value: str, info: ValidationInfo) -> str:
+    """`s3://bucket/folder` and the like stay as they are; everything else is a path."""
+    return value if "://" in value else absolute(value, info)
+
+
 def absolute_or_hub(value: str, info: ValidationInfo) -> str:
     """`hub:org/name` stays as it is; everything else is a path."""
     if not value.startswith("hub:"):
@@ -144,7 +149,8 @@ def _given(value: str) -> str:
 
 
 OptionalPath = Annotated[str, BeforeValidator(_path), AfterValidator(absolute)]
-RequiredPath = Annotated[str, BeforeValidator(_path), AfterValidator(_given), AfterValidator(absolute)]
+FolderOrUrl = Annotated[str, BeforeValidator(_path), AfterValidator(_given), AfterValidator(absolute_or_url)]
+OptionalFolderOrUrl = Annotated[str, BeforeValidator(_path), AfterValidator(absolute_or_url)]
 FolderOrHub = Annotated[str, BeforeValidator(_path), AfterValidator(absolute_or_hub)]
 Clip = Annotated[str, BeforeValidator(_path), AfterValidator(absolute_clip)]
 Level = Annotated[int, AfterValidator(_level)]

@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 
-from discl.data import csv_table, digits, imagefolder
+from discl.data import csv_table, digits, imagefolder, packed
 from discl.data.images import check_images
 from discl.data.table import DataTable
 from discl.errors import ConfigError
@@ -13,7 +13,7 @@ __all__ = ["KINDS", "DataTable", "load_data"]
 
 log = logging.getLogger(__name__)
 
-KINDS = {"digits-lt": digits.load, "imagefolder": imagefolder.load, "csv": csv_table.load}
+KINDS = {"digits-lt": digits.load, "imagefolder": imagefolder.load, "csv": csv_table.load, "store": packed.load}
 
 
 def load_data(config) -> DataTable:
@@ -27,7 +27,8 @@ def load_data(config) -> DataTable:
     table = KINDS[config.kind](config)
     if config.allow_licenses:
         table = _allowed(table, config.allow_licenses)
-    table = check_images(table, config.max_bad_share)
+    if not table.packed:  # what is packed was checked then
+        table = check_images(table, config.max_bad_share)
     empty = [repr(table.class_names[label]) for label in np.flatnonzero(table.train_counts == 0)]
     if empty:
         log.warning(

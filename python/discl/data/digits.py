@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from discl.cache_folder import cache_folder
 from discl.data.imagefolder import scan
 from discl.data.table import DataTable
 from discl.errors import DataError
@@ -20,7 +21,7 @@ SPLIT_SEED = 0
 
 def load(config) -> DataTable:
     """400 balanced test, 200 balanced val and 161 training images (50 down to 2 per class) below the root."""
-    folder = Path(config.root or _cache()) / f"digits-lt-{SPLIT_SEED}"
+    folder = Path(config.root or cache_folder()) / f"digits-lt-{SPLIT_SEED}"
     if not folder.is_dir():
         try:
             _write(folder)
@@ -45,10 +46,6 @@ def split_rows(labels: np.ndarray) -> dict[str, list[np.ndarray]]:
         splits["val"].append(rows[TEST_PER_CLASS:held_out])
         splits["train"].append(rows[held_out : held_out + train_count(label)])
     return splits
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "discl"
 
 
 def _write(folder: Path) -> None:

@@ -2,10 +2,19 @@
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Images that lie in a discl.Store: `rows`, int64 [N], of its index."""
+
+    store: Any
+    rows: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -14,6 +23,7 @@ class DataTable:
 
     ids: unique names; paths: absolute files; labels: int64 [N] in [0, C); splits: "train", "val" or "test";
     class_names: C names; columns: the user's further columns; quarantined: (path, reason) of dropped images.
+    packed: where the images are instead of in files; `paths` are then only for people.
     """
 
     ids: list[str]
@@ -23,6 +33,7 @@ class DataTable:
     class_names: tuple[str, ...]
     columns: dict[str, list] = field(default_factory=dict)
     quarantined: list[tuple[str, str]] = field(default_factory=list)
+    packed: Packed | None = None
 
     def __post_init__(self):
         assert len(self.ids) == len(self.paths) == len(self.labels) == len(self.splits)
@@ -49,4 +60,5 @@ class DataTable:
             labels=self.labels[np.asarray(rows, dtype=np.int64)],
             splits=[self.splits[row] for row in rows],
             columns={name: [values[row] for row in rows] for name, values in self.columns.items()},
+            packed=self.packed and replace(self.packed, rows=self.packed.rows[np.asarray(rows, dtype=np.int64)]),
         )

@@ -7,7 +7,8 @@ a reader.
 
 from discl.store.encode import encode_image
 from discl.store.reader import Store
+from discl.store.remote import is_url
 from discl.store.verification import verify
 from discl.store.writer import StoreWriter
 
-__all__ = ["Store", "StoreWriter", "encode_image", "verify"]
+__all__ = ["Store", "StoreWriter", "encode_image", "is_url", "verify"]

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,9 +90,12 @@ def sealed_shards(root: Path) -> list[Shard]:
         raise StoreError(
             f"{root} is not a discl store ({error.strerror}: manifest/); give one that `discl generate` made"
         ) from error
-    return [
-        _read(root / "manifest" / name) for name in sorted(names, key=lambda n: (len(n), n)) if _NAME.fullmatch(name)
-    ]
+    return [_read(root / "manifest" / name) for name in entry_names(names)]
+
+
+def entry_names(names: Iterable[str]) -> list[str]:
+    """Those of the files in a manifest folder that are entries, by number."""
+    return sorted(filter(_NAME.fullmatch, names), key=lambda name: (len(name), name))
 
 
 def snapshot_id(shards: list[Shard]) -> str:
@@ -113,18 +117,30 @@ def shards_at(shards: list[Shard], snapshot: str) -> list[Shard]:
 
 def _read(path: Path) -> Shard:
     try:
-        body = json.loads(path.read_bytes())
+        return parse(path.name, str(path), path.read_bytes())
+    except OSError as error:
+        raise _damaged(str(path), repr(error)) from error
+
+
+def parse(name: str, path: str, data: bytes) -> Shard:
+    """One entry; `path` is what errors call it. Raises StoreError for a damaged or a newer one."""
+    try:
+        body = json.loads(data)
         format = body.pop("format")
         if isinstance(format, int) and format > FORMAT:
             raise StoreError(f"{path}: store format {format} is newer than {FORMAT}; update discl")
         digest = body.pop("digest")
-        intact = digest == _digest({"format": format, **body}) and body["number"] == int(path.stem)
+        intact = digest == _digest({"format": format, **body}) and body["number"] == int(name.partition(".")[0])
         shard = Shard(digest=digest, **body)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"{path}: damaged manifest ({error!r}); restore it from a copy of the store") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, repr(error)) from error
     if not intact:
-        raise StoreError(f"{path}: damaged manifest (its digest differs); restore it from a copy of the store")
+        raise _damaged(path, "its digest differs")
     return shard
+
+
+def _damaged(path: str, reason: str) -> StoreError:
+    return StoreError(f"{path}: damaged manifest ({reason}); restore it from a copy of the store")
 
 
 def _digest(body: dict[str, Any]) -> str:

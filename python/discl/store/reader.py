@@ -20,6 +20,7 @@ from discl.store import index, manifest
 from discl.store.columns import PLACE_SCHEMA, SCHEMA, check_key
 from discl.store.index import Filter
 from discl.store.keys import Keys
+from discl.store.remote import CACHE_BYTES, RemoteStore, is_url
 
 _SELECTION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -30,16 +31,42 @@ class Store:
     Shards that are sealed later do not appear: open the store again to see them. Safe to share between
     threads, to fork and to send to another process. Raises StoreError when `path` is no store, its manifest
     or index is damaged, or its format is newer.
+
+    path: a folder, or a URL that fsspec knows (s3://..., gs://..., https://...; it may need fsspec's package for
+    it). What is read of a remote store is copied to `cache` (default: the user's cache folder), checked, shared by
+    processes, and evicted above `cache_bytes`: let an epoch's shards fit, or each epoch copies them again.
     """
 
-    def __init__(self, path: str | os.PathLike, at: str | None = None) -> None:
-        self.path = Path(path)
-        shards = manifest.sealed_shards(self.path)
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        at: str | None = None,
+        cache: str | os.PathLike | None = None,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self._remote = RemoteStore(os.fspath(path), cache, cache_bytes) if is_url(path) else None
+        self.path = self._remote.folder if self._remote else Path(path)
+        self.name = self._remote.url if self._remote else str(self.path)
+        shards = self._remote.shards() if self._remote else manifest.sealed_shards(self.path)
         self.shards = shards if at is None else manifest.shards_at(shards, at)
         self._readers: dict[int, _C.ShardReader] = {}
 
     def __reduce__(self):
+        if self._remote:
+            return Store, (self._remote.url, self.snapshot(), self._remote.cache, self._remote.limit)
         return Store, (self.path, self.snapshot())
+
+    @cached_property
+    def _numbered(self) -> dict[int, manifest.Shard]:
+        return {shard.number: shard for shard in self.shards}
+
+    def _bring(self, names: Iterable[tuple[int, str]]) -> None:
+        """Have these files of shards on the local disk."""
+        if self._remote:
+            self._remote.bring([(name, self._numbered[number].files[name]) for number, name in names])
+
+    def _bring_index(self) -> None:
+        self._bring((shard.number, manifest.index_path(shard.number)) for shard in self.shards)
 
     def __len__(self) -> int:
         """Index rows, those without an image included."""
@@ -55,6 +82,7 @@ class Store:
 
         All of it, in memory (about 400 bytes per sample): `scan` reads millions of rows piece by piece.
         """
+        self._bring_index()
         parts = [
             SCHEMA.empty_table(),
             *(index.open_index(self.path, shard).read(use_threads=False) for shard in self.shards),
@@ -73,6 +101,7 @@ class Store:
         shard lacks is null there. filter: as pyarrow.parquet's `filters`, such as [("level", "in", [0, 10])].
         Raises StoreError for a column that no shard has and for a damaged index.
         """
+        self._bring_index()
         return index.scan(self.path, self.shards, columns, filter, rows)
 
     def keys(self) -> list[str]:
@@ -102,7 +131,7 @@ class Store:
         return self._key_rows.at(rows)
 
     def _absent(self, key: str) -> StoreError:
-        return StoreError(f"sample {key} is not in {self.path} at {self.snapshot()}")
+        return StoreError(f"sample {key} is not in {self.name} at {self.snapshot()}")
 
     @cached_property
     def _places(self) -> tuple[np.ndarray, ...]:
@@ -121,24 +150,37 @@ class Store:
         """
         shards, *columns = (column[rows] for column in self._places)
         numbers, which = np.unique(shards, return_inverse=True)
-        files = [str(self.path / manifest.shard_path(int(number))) for number in numbers]
-        return files, which, *(column.astype(np.int64) for column in columns)
+        names = [(number, manifest.shard_path(number)) for number in numbers.tolist()]
+        self._bring(name for name in names if name[0] >= 0)
+        return [str(self.path / name) for _, name in names], which, *(column.astype(np.int64) for column in columns)
 
     def _reader(self, number: int) -> _C.ShardReader:
         if number not in self._readers:
-            self._readers[number] = _C.ShardReader(str(self.path / manifest.shard_path(number)))
+            name = manifest.shard_path(number)
+            self._bring([(number, name)])
+            self._readers[number] = _C.ShardReader(str(self.path / name))
         return self._readers[number]
 
     def read(self, key: str) -> bytes:
         """The encoded image, checked against its CRC32C. Raises StoreError when it is absent or damaged."""
         (row,) = self.rows([key])
-        shard, offset, length, crc = (int(column[row]) for column in self._places)
-        if shard < 0:
+        place = [int(column[row]) for column in self._places]
+        if place[0] < 0:
             raise StoreError(f"sample {key} has no image: its status is {self._status(key)!r}")
         try:
-            return self._reader(shard).read(offset, length, crc)
+            return self._read(*place)
         except (OSError, IndexError, RuntimeError) as error:
-            raise StoreError(f"sample {key} cannot be read: {error}; run `discl store verify {self.path}`") from error
+            raise StoreError(f"sample {key} cannot be read: {error}; run `discl store verify {self.name}`") from error
+
+    def _read(self, shard: int, offset: int, length: int, crc: int) -> bytes:
+        try:
+            return self._reader(shard).read(offset, length, crc)
+        except (OSError, IndexError, RuntimeError):
+            if not self._remote:
+                raise
+        self._remote.drop(manifest.shard_path(shard))  # the copy is evicted or damaged: once more, with another
+        self._readers.pop(shard, None)
+        return self._reader(shard).read(offset, length, crc)
 
     def _status(self, key: str) -> str | None:
         found = self.scan(["status"], [("key", "=", key)])
@@ -162,6 +204,7 @@ class Store:
         name = manifest.embeddings_path(shard.number)
         if name not in shard.files:
             return None
+        self._bring([(shard.number, name)])
         try:
             return np.load(self.path / name, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
@@ -179,11 +222,12 @@ class Store:
     def _selection_table(self, name: str) -> pa.Table:
         path = self._selection_path(name)
         try:
-            with pq.ParquetFile(path) as file:
-                return file.read()
+            data = self._remote.read(f"selections/{path.name}") if self._remote else path.read_bytes()
+            return pq.ParquetFile(pa.BufferReader(data)).read()
         except FileNotFoundError as error:
-            there = sorted(other.stem for other in path.parent.glob("*.parquet"))
-            raise StoreError(f"{self.path} has no selection {name!r}; it has: {', '.join(there) or 'none'}") from error
+            there = self._remote.names("selections") if self._remote else map(str, path.parent.glob("*.parquet"))
+            known = ", ".join(sorted(Path(other).stem for other in there))
+            raise StoreError(f"{self.name} has no selection {name!r}; it has: {known or 'none'}") from error
         except (OSError, ValueError) as error:
             raise StoreError(f"{path}: damaged selection ({error}); make it again with `discl filter`") from error
 
@@ -194,6 +238,8 @@ class Store:
 
     def write_selection(self, name: str, keys: Iterable[str], rule: dict) -> None:
         """Write or replace a selection: `keys`, each with an image in this store, and a JSON-able `rule`."""
+        if self._remote:
+            raise StoreError(f"selection {name!r}: {self.name} is read through a cache; write where the store is")
         chosen = sorted({check_key(key) for key in keys})
         rows = self.rows(chosen)
         bare = np.flatnonzero(self._places[0][rows] < 0)
