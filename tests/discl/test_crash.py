@@ -56,12 +56,12 @@ def kill_at_random(argv: list, file: Path, store: Path, random: np.random.Genera
     return finish(process) == -signal.SIGKILL
 
 
-def uninterrupted(file: Path) -> tuple[dict, float]:
-    """The store's contents, and the seconds in which its samples were made."""
-    store = file.with_name("whole")
-    assert finish(start(["generate", file, *WISHES, "--out", store], file.with_name("stderr.txt"))) == 0
+def uninterrupted(file: Path, wishes: list[str], name: str = "whole") -> tuple[Store, float]:
+    """The store, and the seconds in which its samples were made."""
+    store = file.with_name(name)
+    assert finish(start(["generate", file, *wishes, "--out", store], file.with_name("stderr.txt"))) == 0
     (run,) = (store / "runs").glob("*.json")
-    return contents(Store(store)), json.loads(run.read_text())["seconds"]["generate"]
+    return Store(store), json.loads(run.read_text())["seconds"]["generate"]
 
 
 def written(store: Path) -> int:
@@ -73,10 +73,27 @@ def written(store: Path) -> int:
     ("kills", "seed"), [(3, 0), pytest.param(20, 1, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
 )
 def test_a_killed_run_continues_to_the_same_bytes(file, kills, seed):
-    whole, seconds = uninterrupted(file)
+    whole, seconds = uninterrupted(file, WISHES)
     assert len(whole) == PLANNED
+    killed_and_continued(file, WISHES, whole, seconds, kills, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", [2, 3])
+def test_retries_continue_to_the_same_attempts(file, seed):
+    """With a threshold that half of the first attempts miss, what is made depends on what the store remembers."""
+    scores = uninterrupted(file, WISHES, "first")[0].table["text_score"].to_numpy()
+    wishes = [*WISHES, "--set", "spectrum.retries=2", "--set", f"score.threshold={np.median(scores)}"]
+    whole, seconds = uninterrupted(file, wishes)
+    assert 1.2 * PLANNED < len(whole) < 2.8 * PLANNED
+    killed_and_continued(file, wishes, whole, seconds, 6, seed)
+    assert Store(file.with_name("killed")).selection("default") == whole.selection("default")
+
+
+def killed_and_continued(file: Path, wishes: list[str], whole: Store, seconds: float, kills: int, seed: int) -> None:
     store, random = file.with_name("killed"), np.random.default_rng(seed)
-    argv = ["generate", file, *WISHES, "--out", store]
+    argv = ["generate", file, *wishes, "--out", store]
     sizes = []
     while len(sizes) < kills or max(sizes) < 10_000:  # at least one kill in the middle of the work
         if kill_at_random(argv, file, store, random, longest=2 * seconds / (kills + 1)):
@@ -84,8 +101,9 @@ def test_a_killed_run_continues_to_the_same_bytes(file, kills, seed):
             assert not (store / "manifest").is_dir() or verify(store) == []
         else:
             shutil.rmtree(store)
-    assert finish(start(argv, file.with_name("stderr.txt"))) == 0
-    assert contents(Store(store)) == whole, f"after kills with {sizes} bytes written"
+    errors = file.with_name("stderr.txt")
+    assert finish(start(argv, errors)) == 0, errors.read_text()
+    assert contents(Store(store)) == contents(whole), f"after kills with {sizes} bytes written"
     assert main(["store", "verify", str(store)]) == 0
 
 
