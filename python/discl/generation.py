@@ -81,8 +81,10 @@ def generate(config: RunConfig, on_event: OnEvent | None = None, *, make: MakeEn
         images = len(table) + len(table.quarantined)
         quarantine = Quarantine(config.store.path, images, config.data.max_bad_share)
         quarantine.add([*table.quarantined, *plan.quarantined])
-        job = Job(config, plan, table, writer, quarantine, record.run_id, on_event or ignore)
-        earlier, total = earlier_runs(config.store.path), job.missing()
+        unsealed = writer.unsealed_rows()  # before the store is read: it waits for what is being sealed
+        earlier = earlier_runs(config.store.path, unsealed)
+        job = Job(config, plan, table, writer, quarantine, record.run_id, on_event or ignore, unsealed)
+        total = job.missing()
         check_judge(judge_of(config), earlier, certain=not total)
         if total:
             check_kept(Store(config.store.path), config.score, config.store.keep, plan.recipe_digest, plan.attempts)

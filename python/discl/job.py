@@ -47,7 +47,10 @@ class Finished(NamedTuple):
 
 @dataclass
 class Job:
-    """What one run makes: the attempts that the store lacks, and the retries that their scores ask for."""
+    """What one run makes: the attempts that the store lacks, and the retries that their scores ask for.
+
+    unsealed: the rows that no sealed shard had when the run began.
+    """
 
     config: RunConfig
     plan: Plan
@@ -56,6 +59,7 @@ class Job:
     quarantine: Quarantine
     run_id: str
     on_event: OnEvent
+    unsealed: list[dict[str, Any]]
     counts: Counter[str] = field(default_factory=Counter)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # this thread's, by stage
 
@@ -70,7 +74,7 @@ class Job:
     def _settles(self) -> Settles:
         """What the store knows of a sample when the run begins; the scores count only where they can bring retries."""
         if self.config.spectrum.retries:
-            return Recorded(self.config.score, Store(self.writer.root), self.writer.unsealed_rows())
+            return Recorded(self.config.score, Store(self.writer.root), self.unsealed)
         return lambda planned: planned.key in self.writer.keys or None
 
     def run(self, engine: "Engine", total: int) -> None:

@@ -6,7 +6,7 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -87,13 +87,16 @@ class RunRecord:
         write_atomic(self.folder / "runs" / f"{self.run_id}.json", text.encode())
 
 
-def earlier_runs(store: str | os.PathLike) -> list[dict[str, Any]]:
-    """The records of the runs that made the store's sealed rows, oldest first; a run without rows is passed over.
+def earlier_runs(store: str | os.PathLike, unsealed: Iterable[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
+    """The records of the runs that made the store's rows, oldest first; a run without rows is passed over.
 
-    A missing record is logged. StoreError for one that cannot be read.
+    unsealed: rows that no sealed shard has yet. A missing record is logged. StoreError for one that cannot be read.
     """
     records = []
-    for run_id in sorted(filter(None, Store(store).table["run_id"].unique().to_pylist())):
+    made = {row["run_id"] for row in unsealed}
+    for batch in Store(store).scan(["run_id"]):
+        made.update(batch["run_id"].unique().to_pylist())
+    for run_id in sorted(filter(None, made)):
         file = Path(store) / "runs" / f"{run_id}.json"
         try:
             records.append(json.loads(file.read_text(encoding="utf-8")))

@@ -73,6 +73,33 @@ def test_a_run_that_made_nothing_does_not_bind_the_store(file):
     assert len(fake(file)) == PLANNED
 
 
+def test_what_a_killed_run_left_unsealed_binds_the_judge_and_the_slots(file, monkeypatch):
+    class Dies(FakeEngine):
+        def run(self, requests):
+            for number, sample in enumerate(super().run(requests)):
+                if number == 4:
+                    raise KeyboardInterrupt
+                yield sample
+
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr("discl.store.StoreWriter._seal", lambda writer: None)
+        fake(file, "engine.slots=7", make=Dies)
+    assert not list((file.parent / "store" / "manifest").iterdir())
+    with monkeypatch.context() as killed:  # nor does the refused run seal it
+        killed.setattr("discl.store.StoreWriter._seal", lambda writer: None)
+        with pytest.raises(StoreError, match="were scored with"):
+            fake(file, "score.prompt=the {class}", make=no_engine)
+    asked = []
+
+    class Asked(FakeEngine):
+        def __init__(self, config, slots):
+            asked.append(slots)
+            super().__init__(config, slots)
+
+    assert len(fake(file, "engine.slots=auto", make=Asked)) == PLANNED
+    assert asked == [7]
+
+
 def test_a_record_that_is_gone_is_told_and_a_damaged_one_refused(file, caplog):
     store = fake(file)
     (record,) = (Path(store.path) / "runs").glob("*.json")

@@ -1,6 +1,7 @@
 """Retries and best-of-n in a run: what is made, selected and continued, against the paper's loop on the same scores."""
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from discl.hard import select_hard
 from discl.plan import Plan, make_plan
 from discl.recipe import make_recipe
 from discl.store import Store, verify
+from discl.store.shard import OpenShard
 from tests.discl.project import FakeEngine, contents, fake, loaded, make_project, no_engine, runs, without_score
 
 pytestmark = pytest.mark.usefixtures("fake_weights")
@@ -131,6 +133,31 @@ def test_a_stop_at_any_sample_continues_to_the_same_store(file, monkeypatch, see
     store = fake(file, *options, make=no_engine)
     assert contents(store) == contents(whole)
     assert store.selection("default") == whole.selection("default")
+
+
+def test_what_is_still_being_sealed_is_remembered(file, monkeypatch):
+    """A recovered shard is sealed beside the run that begins: its rows must count among what is there."""
+    options, seal = [*settings(1, 5), "store.shard_mb=0.01"], OpenShard.seal
+
+    class Dies(FakeEngine):
+        def run(self, requests):
+            for number, sample in enumerate(super().run(requests)):
+                if number == 15:
+                    raise KeyboardInterrupt
+                yield sample
+
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(OpenShard, "seal", lambda shard, run_id: None)
+        fake(file, *options, make=Dies)
+    assert len(list((file.parent / "store" / "shards").glob("*.journal"))) > 1
+
+    def slowly(shard, run_id):
+        time.sleep(0.2)
+        seal(shard, run_id)
+
+    monkeypatch.setattr(OpenShard, "seal", slowly)
+    store = fake(file, *options)
+    assert set(contents(store)) == expected(file, 1, 5)[0]
 
 
 class Crowded(FakeEngine):
