@@ -81,8 +81,20 @@ class Checkpoints:
         for name, value in part(tensors, "optimizer.").items():
             number, key = name.split(".", 1)
             entries.setdefault(int(number), {})[key] = value
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": entries})
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        laid = {number: _laid_out(entries[number], parameters[number]) for number in entries}
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": laid})
         return state
+
+
+def _laid_out(entries: dict, parameter: torch.Tensor) -> dict:
+    """A parameter's optimizer state in the parameter's own memory layout: fused optimizers walk over both alike."""
+    return {
+        name: torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
+        if value.shape == parameter.shape
+        else value
+        for name, value in entries.items()
+    }
 
 
 def part(tensors: dict, prefix: str) -> dict:

@@ -6,10 +6,19 @@ import numpy as np
 import torch
 
 from discl.loader import open_loader
+from discl.ranks import ALONE, Ranks
 from discl.sampler import InOrder
 from discl.views import View
 
 HELD_BYTES = 256 << 20
+
+
+def measure(learner, batches: Iterable[dict], train_counts, few_below: int, many_from: int) -> dict:
+    """`metrics` of a learner over the batches of all its ranks, the same on each of them; rank 0's statistics count."""
+    learner.ranks.agree_on(learner.model.buffers())
+    parts = learner.ranks.gather(predict(learner.model, batches))
+    labels, classes = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return metrics(labels, classes, train_counts, few_below, many_from)
 
 
 @torch.inference_mode()
@@ -54,10 +63,12 @@ def macro_f1(labels: np.ndarray, classes: np.ndarray) -> float | None:
     return float(np.mean(scores)) if scores else None
 
 
-def evaluation_batches(dataset, view: View, batch: int, threads: int = 2) -> Iterable[dict]:
-    """All rows in order, again and again: decoded once where the pixels fit into memory, else every time."""
-    loader = open_loader(dataset, InOrder(dataset, batch), view, threads)
-    held = len(dataset) * view.channels * view.size**2 * 4
+def evaluation_batches(
+    dataset, view: View, batch: int, threads: int = 2, ranks: Ranks = ALONE
+) -> Iterable[dict]:  # fmt: skip
+    """This rank's rows in order, again and again: decoded once where the pixels fit into memory, else every time."""
+    loader = open_loader(dataset, InOrder(dataset, batch, ranks.rank, ranks.world), view, threads)
+    held = len(dataset) // ranks.world * view.channels * view.size**2 * 4
     return list(loader) if held <= HELD_BYTES else loader
 
 

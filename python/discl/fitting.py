@@ -1,48 +1,24 @@
 """A classifier and a loader in, a trained classifier out: the flat loop, compiled once, resumable."""
 
 import logging
-import math
-import time
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
-from discl.checkpoint import Checkpoints, load_weights, part, read_tensors
-from discl.classifier import build_classifier
+from discl.checkpoint import Checkpoints
 from discl.errors import RunFailed
-from discl.losses import IGNORED, PRIORS, classification_loss
-from discl.progress import OnEvent, ignore
+from discl.learner import Learner
+from discl.losses import PRIORS
+from discl.progress import Event, OnEvent, ignore
+from discl.schedule import SCHEDULES
+from discl.spent import Spent, shares
+from discl.staging import Staged, staged
 
 log = logging.getLogger(__name__)
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-
-
-class Learner:
-    """A network and its compiled loss. `reset` draws new weights into the same tensors, so any number of
-    trainings share one compilation.
-
-    batch: rows of every training step (smaller batches are padded). compile: False runs eagerly.
-    """
-
-    def __init__(self, name: str, classes: int, batch: int, device="cpu", compile: bool = True):
-        self.name, self.classes, self.batch, self.device = name, classes, batch, torch.device(device)
-        self.model = build_classifier(name, classes, seed=0).to(self.device)
-        self.loss = torch.compile(self._loss, dynamic=False) if compile else self._loss
-
-    def reset(self, seed: int, init: str = "") -> None:
-        """Weights from `seed`, or from a safetensors file (a checkpoint of ours, or the bare weights)."""
-        if init:
-            tensors, state = read_tensors(init)
-            load_weights(self.model, part(tensors, "model.") if state else tensors, init)
-        else:
-            fresh = build_classifier(self.name, self.classes, seed)
-            self.model.load_state_dict(fresh.state_dict())
-
-    def _loss(self, images: torch.Tensor, labels: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            logits = self.model(images)
-        return classification_loss(logits, labels, prior)
+CHECK_EVERY = 32  # steps between two looks at the loss, which wait for the device
+NAMED = 8  # ids in a message
 
 
 def fit(
@@ -55,10 +31,11 @@ def fit(
 ) -> list[dict]:
     """Train `learner` on every epoch of `loader`; returns one record per epoch.
 
-    config: TrainConfig (loss, lr, optimizer, weight_decay). validate: metrics to add to each record. The rate
-    falls from lr to 0 along a cosine, step by step. `on_event` gets an event "step" after every step and
-    "epoch", the record, after every epoch; what it raises stops the training. Where there is a checkpoint, it
-    is continued exactly; whatever stops the training, also a signal, leaves one of the last whole step.
+    config: TrainConfig (loss, lr, optimizer, weight_decay, schedule, warmup, clip_norm). validate: metrics to add to
+    each record. `on_event` gets an event "progress" after every step and "epoch", the record, after every epoch; what
+    it raises stops the training. Where there is a checkpoint, it is continued exactly, also by another number of
+    ranks; whatever stops the training, also a signal, leaves one of the last whole step. Raises RunFailed within
+    32 steps of a loss that is not finite, naming the step and the ids of its images; an event "not-finite" has all.
     """
     training = Training(learner, loader, config, checkpoints)
     try:
@@ -66,11 +43,27 @@ def fit(
             for event in training.steps():
                 on_event(event)
             on_event(training.finish(validate))
-            training.save(now=loader.sampler.epoch == loader.sampler.epochs)
+            training.save(now=training.mark["epoch"] == loader.sampler.epochs)
+    except NotFinite as error:
+        on_event(error.event)
+        raise
     except BaseException:
         training.rescue()
         raise
     return training.mark["history"]
+
+
+class NotFinite(RunFailed):
+    """A loss that is nan or infinite. `event` tells its epoch, step, value and the ids of all images of its batch."""
+
+    def __init__(self, event: Event, lr: float):
+        self.event, ids = event, event["ids"]
+        named = ", ".join(ids[:NAMED]) + (f" and {len(ids) - NAMED} more" if len(ids) > NAMED else "")
+        place = f"epoch {event['epoch']}, step {event['step']}"
+        super().__init__(
+            f"the loss is {event['loss']} in {place}; lower train.lr = {lr}, set train.clip_norm, or look at the "
+            f"images of this batch: {named}"
+        )
 
 
 class Training:
@@ -82,85 +75,132 @@ class Training:
 
     def __init__(self, learner: Learner, loader, config, checkpoints: Checkpoints | None):
         self.learner, self.loader, self.config, self.checkpoints = learner, loader, config, checkpoints
-        self.model, self.sampler = learner.model, loader.sampler
+        self.model, self.sampler, self.ranks = learner.model, loader.sampler, learner.ranks
         self.optimizer = build_optimizer(config, self.model)
         self.optimizer.zero_grad()  # a training that was stopped may have left gradients
         state = checkpoints.read(self.model, self.optimizer) if checkpoints else None
         if state:
-            self.sampler.load_state_dict(state["sampler"])
+            self.loader.load_state_dict(state["sampler"])
             loader.substituted = state["substituted"]
         self.mark = state or self._begin([])
+        self.spent = Spent(self.mark["spent"])
         self.whole, self._saved = True, self.mark
+        self._unchecked: list[tuple[int, torch.Tensor, list[str]]] = []
         self._buffers = [buffer.clone() for buffer in self.model.buffers()]
 
     def _begin(self, history: list[dict]) -> dict:
         """The mark before the first step of an epoch."""
+        self.spent = Spent()
         return {
-            "sampler": self.sampler.state_dict(),
+            "sampler": self.loader.state_dict(),
             "substituted": self.loader.substituted,
             "history": history,
             "epoch": self.sampler.epoch,
             "loss": 0.0,
             "steps": 0,
-            "seconds": 0.0,
+            "spent": dict(self.spent.seconds),
         }
 
-    def steps(self) -> Iterator[dict]:
+    def steps(self) -> Iterator[Event]:
         """Train on what is left of the running epoch; yields an event after every step."""
-        epoch, steps = self.mark["epoch"], len(self.loader)
+        epoch, first = self.mark["epoch"], self.sampler.step
         if self.sampler.epoch > epoch:
             return  # stopped after its last step, before its record
-        began = time.perf_counter() - self.mark["seconds"]
         prior = PRIORS[self.config.loss](self.sampler.class_counts(epoch)).to(self.learner.device)
+        total = self.sampler.epochs * len(self.loader)
         self.model.train()
-        for step, batch in enumerate(self.loader, self.sampler.step):
-            set_rate(self.optimizer, self.config.lr, epoch * steps + step, self.sampler.epochs * steps)
-            self._step(batch, prior, began)
+        batches = staged(self.loader, self.learner.batch, self.learner.device)
+        for step, batch in enumerate(self.spent.waiting(batches), first):
+            with self.spent.on("step"):
+                set_rate(self.optimizer, self.config, epoch * len(self.loader) + step, total)
+                self._step(batch, prior)
+            if len(self._unchecked) >= CHECK_EVERY:
+                self.check()
             self.save()
-            yield {"event": "step", "epoch": epoch, "step": step + 1, "steps": steps}
+            yield self._progress(step)
 
-    def _step(self, batch: dict, prior: torch.Tensor, began: float) -> None:
-        images, labels = padded(batch, self.learner.batch, self.learner.device)
-        loss = self.learner.loss(images, labels, prior)
+    def _step(self, batch: Staged, prior: torch.Tensor) -> None:
+        loss = self.learner.loss(batch.images, batch.labels, prior, batch.rows)
         loss.backward()
+        if self.config.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         mark, self.whole = self.mark, False  # from here on the weights are neither the old nor the new ones
         self.optimizer.step()
         self.optimizer.zero_grad()
         _copy(self.model.buffers(), self._buffers)
+        loss = self.ranks.mean(loss.detach())
+        self._unchecked.append((mark["steps"] + 1, loss, batch.ids))
         self.mark = mark | {
-            "sampler": self.sampler.state_dict(),
-            "substituted": self.loader.substituted,
-            "loss": mark["loss"] + loss.detach(),
+            "sampler": batch.state,
+            "substituted": batch.substituted,
+            "loss": mark["loss"] + loss,
             "steps": mark["steps"] + 1,
-            "seconds": time.perf_counter() - began,
+            "spent": dict(self.spent.seconds),
         }
         self.whole = True
 
-    def finish(self, validate: Callable[[], dict] | None) -> dict:
-        """Close the running epoch: its event. Raises RunFailed when the loss is not finite."""
+    def _progress(self, step: int) -> Event:
+        """What a listener may show: see `discl.progress` and `discl.spent`."""
+        mark, steps = self.mark, len(self.loader)
+        done, total = mark["epoch"] * steps + step + 1, self.sampler.epochs * steps
+        now = self.spent.seconds
+        rate = mark["steps"] / max(sum(now.values()), 1e-9)
+        return {
+            "event": "progress",
+            "stage": "train",
+            "done": done,
+            "total": total,
+            "rate": rate,
+            "eta_s": (total - done) / max(rate, 1e-9),
+            "seconds": sum(now.values()) + sum(record["seconds"] for record in mark["history"]),
+            "epoch": mark["epoch"],
+            "step": step + 1,
+            "steps": steps,
+            **shares(now, mark["steps"] * self.sampler.batch),
+        }
+
+    def check(self) -> None:
+        """Wait for the device and raise NotFinite if a loss since the last check is not finite, on all ranks."""
+        checked, self._unchecked = self._unchecked, []
+        if not checked:
+            return
+        with self.spent.on("step"):
+            losses = torch.stack([loss for _, loss, _ in checked]).cpu()
+        if losses.isfinite().all():
+            return
+        self.whole = False  # nothing worth keeping
+        step, loss, ids = checked[int((~losses.isfinite()).nonzero()[0])]
+        everyones = [name for names in self.ranks.gather(ids) for name in names]
+        event = {"event": "not-finite", "epoch": self.mark["epoch"], "step": step, "loss": float(loss)}
+        raise NotFinite(event | {"ids": everyones}, self.config.lr)
+
+    def finish(self, validate: Callable[[], dict] | None) -> Event:
+        """Close the running epoch: its event. Raises RunFailed when a loss is not finite."""
+        self.check()
         mark, epoch = self.mark, self.mark["epoch"]
-        mean_loss = float(mark["loss"]) / mark["steps"]  # the epoch's one wait for the device
-        if not math.isfinite(mean_loss):
-            self.whole = False  # nothing worth keeping
-            raise RunFailed(f"the loss is {mean_loss} in epoch {epoch}; lower train.lr = {self.config.lr}")
         record = {
             "epoch": epoch,
             "levels": list(self.sampler.plan(epoch).levels),
-            "loss": mean_loss,
+            "loss": float(mark["loss"]) / mark["steps"],
             "steps": (epoch + 1) * len(self.loader),
-            "seconds": mark["seconds"],
         }
         if validate:
-            record["val"] = validate()
+            with self.spent.on("evaluation"):
+                record["val"] = validate()
+        spent = dict(self.spent.seconds)
+        record |= {"seconds": sum(spent.values()), "spent": spent}
         self.mark = self._begin([*mark["history"], record])
         return {"event": "epoch", **record}
 
     def save(self, now: bool = False) -> None:
-        """Write the checkpoint if it is due, or `now`."""
-        if self.checkpoints and (now or self.checkpoints.due):
-            state = self.mark | {"loss": float(self.mark["loss"])}
-            self.checkpoints.write(self.model, self.optimizer, state)
-            self._saved = self.mark
+        """Write the checkpoint if it is due, or `now`; on the first rank, and only weights that are worth it."""
+        if not (self.checkpoints and self.ranks.first and (now or self.checkpoints.due)):
+            return
+        with self.spent.on("checkpoint"):
+            if all(loss.isfinite() for _, loss, _ in self._unchecked):
+                state = self.mark | {"loss": float(self.mark["loss"])}
+                self.checkpoints.write(self.model, self.optimizer, state)
+                self._saved = self.mark
 
     def rescue(self) -> None:
         """Save the last whole step after an exception, which must not be replaced by one of ours."""
@@ -184,21 +224,8 @@ def build_optimizer(config, model: torch.nn.Module) -> torch.optim.Optimizer:
     return kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True, **extra)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, lr: float, step: int, steps: int) -> None:
-    """Cosine from lr at step 0 towards 0 at the end."""
-    rate = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+def set_rate(optimizer: torch.optim.Optimizer, config, step: int, steps: int) -> None:
+    """config: TrainConfig (lr, schedule, warmup)."""
+    rate = config.lr * SCHEDULES[config.schedule](step, steps, config.warmup)
     for group in optimizer.param_groups:
         group["lr"] = rate
-
-
-def padded(batch: dict, size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images and labels of exactly `size` rows, so that nothing recompiles.
-
-    Rows are repeated, which leaves batch norm's statistics sound; the labels of repeated rows are ignored.
-    """
-    images, labels = batch["image"], batch["label"]
-    missing = size - len(labels)
-    if missing:
-        images = images[torch.arange(size) % len(labels)]
-        labels = torch.cat([labels, labels.new_full((missing,), IGNORED)])
-    return images.to(device, non_blocking=True), labels.to(device, non_blocking=True)

@@ -7,13 +7,20 @@ import torch.nn.functional as F
 IGNORED = -1
 
 
-def classification_loss(logits: torch.Tensor, labels: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of logits [n, C] + prior [C] against labels int64 [n].
+def classification_loss(
+    logits: torch.Tensor, labels: torch.Tensor, prior: torch.Tensor, rows: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean cross-entropy of logits [n, C] + prior [C] against labels int64 [n]: the sum over `rows`, or over all of n.
+
+    Where ranks divide by the same `rows`, the global batch's share of each, the mean over ranks is the global mean.
 
     A prior of zeros is plain cross-entropy; log class counts make it balanced softmax (Ren et al. 2020). At
     test time the logits are used alone (paper 4.4).
     """
-    return F.cross_entropy(logits.float() + prior, labels, ignore_index=IGNORED)
+    scores = logits.float() + prior
+    if rows is None:
+        return F.cross_entropy(scores, labels, ignore_index=IGNORED)
+    return F.cross_entropy(scores, labels, ignore_index=IGNORED, reduction="sum") / rows
 
 
 def no_prior(counts: np.ndarray) -> torch.Tensor:

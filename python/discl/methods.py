@@ -12,7 +12,8 @@ import torch
 
 from discl.config import RunConfig
 from discl.data import DataTable, load_data
-from discl.fitting import Learner, fit
+from discl.fitting import fit
+from discl.learner import Learner
 from discl.progress import Meter, OnEvent, ignore
 from discl.store import Store
 from discl.training import device_of, judge, training_loader

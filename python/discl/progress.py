@@ -1,7 +1,7 @@
 """Counts of long work in, progress events (plain dicts) out; and the two ways to show them on stderr.
 
 An event has `event` (its kind). Kind "progress" carries stage, done, total, rate (per second), eta_s and
-seconds, and where they are known accepted (share of the done) and usd.
+seconds, and where they are known accepted (share of the done), usd, and a training's input_wait and bottleneck.
 """
 
 import sys
@@ -65,6 +65,8 @@ def describe(event: Event) -> str:
         parts.append(f"{100 * event['accepted']:.0f} % accepted")
     if event.get("usd") is not None:
         parts.append(f"${event['usd']:.2f}")
+    if event.get("bottleneck") is not None:
+        parts.append(f"bottleneck {event['bottleneck']}, {100 * event['input_wait']:.0f} % input wait")
     return ", ".join(parts)
 
 

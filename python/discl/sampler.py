@@ -162,19 +162,20 @@ class CurriculumSampler(Sampler):
 
 
 class InOrder:
-    """Every row once per epoch, in order: the sampler of evaluations."""
+    """Every row once per epoch, in order, each by one of the ranks: the sampler of evaluations."""
 
     seed = 0
 
-    def __init__(self, dataset, batch: int):
-        self.count, self.batch = len(dataset), batch
+    def __init__(self, dataset, batch: int, rank: int = 0, world: int = 1):
+        self.count, self.batch, self.rank, self.world = len(dataset), batch, rank, world
         self.epoch = self.step = 0
 
     def __len__(self) -> int:
-        return -(-self.count // self.batch)
+        return -(-len(range(self.rank, self.count, self.world)) // self.batch)
 
     def rows(self, epoch: int, step: int) -> np.ndarray:
-        return np.arange(step * self.batch, min((step + 1) * self.batch, self.count), dtype=np.int64)
+        mine = range(self.rank, self.count, self.world)[step * self.batch : (step + 1) * self.batch]
+        return np.arange(mine.start, mine.stop, mine.step, dtype=np.int64)
 
     positions = rows
 

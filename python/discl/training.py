@@ -16,12 +16,15 @@ from discl.curriculum import NATURAL
 from discl.data import DataTable, load_data
 from discl.dataset import SpectrumDataset
 from discl.errors import ConfigError, ModelError
-from discl.evaluation import evaluation_batches, metrics, predict
-from discl.fitting import Learner, fit
+from discl.evaluation import evaluation_batches, measure
+from discl.fitting import fit
 from discl.hard import tail_rows
+from discl.learner import Learner
 from discl.loader import open_loader
-from discl.progress import Event, OnEvent
+from discl.progress import Event, OnEvent, ignore
+from discl.ranks import ALONE, Ranks, joined
 from discl.sampler import CurriculumSampler
+from discl.spent import PARTS, shares
 from discl.store import Store
 from discl.views import View
 
@@ -33,35 +36,36 @@ def train(config: RunConfig, out: str | Path, on_event: OnEvent | None = None) -
     """Train on the data and, if the policy needs it, the store's selection `default`; returns the metrics.
 
     `out` receives metrics.json, config.toml, log.jsonl, checkpoints/ and report.html. `on_event` gets an event
-    "step" after every step and "epoch" after every epoch. Run again with the same config, it goes on where it
-    stopped, to the same weights, with the images that the store had selected when it began; a finished run
-    returns its metrics again. To train on a store that has grown, use a new `out`. Raises DisclError: see the
-    parts for what can be wrong.
+    "progress" after every step (rate, input_wait, compute, bottleneck) and "epoch" after every epoch. Run again with
+    the same config, it goes on where it stopped, to the same weights, with the images that the store had selected
+    when it began; a finished run returns its metrics again. To train on a store that has grown, use a new `out`.
+    Under torchrun all ranks train on the same global batches and return the same metrics, the first one writes;
+    it may be continued by another number of ranks. Raises DisclError: see the parts for what can be wrong.
     """
     if config.curriculum.policy == "adaptive":
         raise ConfigError(
             "curriculum.policy = 'adaptive' needs a probe after each stage, which `train` does not run yet; "
             "use CurriculumSampler.observe in your own loop, or another policy"
         )
-    out, table = Path(out), load_data(config.data)
+    with joined(device_of(config)) as ranks:
+        return _train(config, Path(out), on_event or ignore, ranks)
+
+
+def _train(config: RunConfig, out: Path, on_event: OnEvent, ranks: Ranks) -> dict:
+    table = load_data(config.data)
     checkpoints = Checkpoints(out / "checkpoints", identity(config, table))
     before = checkpoints.state()
-    store, keys = pinned_store(config, checkpoints)
-    loader = training_loader(config, table, store, keys)
-    learner = Learner(config.train.model, len(table.class_names), config.train.batch, device_of(config))
+    store, keys = pinned_store(config, checkpoints, ranks)
+    loader = training_loader(config, table, store, keys, ranks)
+    batch, device = config.train.batch // ranks.world, ranks.device(device_of(config))
+    learner = Learner(config.train.model, len(table.class_names), batch, device, ranks=ranks)
     learner.reset(config.train.seed, config.train.init)
     judges = {split: judge(config, table, learner, split) for split in ("val", "test") if len(table.rows(split))}
-    _write(out / "config.toml", to_toml(config))
-    _write(out / "log.jsonl", _lines(before["history"] if before else []))
-
-    def log_epoch(event: Event) -> None:
-        if event["event"] == "epoch":
-            with open(out / "log.jsonl", "a") as file:
-                file.write(json.dumps(event) + "\n")
-        if on_event:
-            on_event(event)
-
-    history = fit(learner, loader, config.train, judges.get("val"), log_epoch, checkpoints)
+    if ranks.first:
+        _write(out / "config.toml", to_toml(config))
+        _write(out / "log.jsonl", _lines(before["history"] if before else []))
+    listen = logged(out / "log.jsonl", on_event) if ranks.first else on_event
+    history = fit(learner, loader, config.train, judges.get("val"), listen, checkpoints)
     result = {split: judge() for split, judge in judges.items()}
     summary = result.get("test", result.get("val", {})) | {
         "splits": result,
@@ -70,15 +74,41 @@ def train(config: RunConfig, out: str | Path, on_event: OnEvent | None = None) -
         "seed": config.train.seed,
         "steps": history[-1]["steps"],
         "snapshot": store.snapshot() if store else None,
-        "substituted": loader.substituted,
+        "substituted": sum(ranks.gather(loader.substituted)),
         "quarantined": len(table.quarantined),
+        **ranks.agree(speed(history, loader.sampler)),
     }
+    if ranks.first:
+        _publish(out, history, summary)
+    return summary
+
+
+def logged(file: Path, on_event: OnEvent) -> OnEvent:
+    """A listener that also appends what is worth keeping to log.jsonl."""
+
+    def listen(event: Event) -> None:
+        if event["event"] != "progress":
+            with open(file, "a") as log:
+                log.write(json.dumps(event) + "\n")
+        on_event(event)
+
+    return listen
+
+
+def speed(history: list[dict], sampler: CurriculumSampler) -> dict:
+    """Of all epochs: seconds by part, and what `shares` makes of them."""
+    seconds = {part: sum(record["spent"][part] for record in history) for part in PARTS}
+    images = sum(sampler.plan(record["epoch"]).total for record in history)
+    return {"seconds": seconds, "speed": shares(seconds, images)}
+
+
+def _publish(out: Path, history: list[dict], summary: dict) -> None:
+    """Write what a finished training leaves."""
     _write(out / "log.jsonl", _lines(history))
     _write(out / "metrics.json", json.dumps(summary, indent=2) + "\n")
     from discl.report import report_runs  # a page is for people, training works without its parts
 
     report_runs([out])
-    return summary
 
 
 def identity(config: RunConfig, table: DataTable) -> str:
@@ -87,7 +117,9 @@ def identity(config: RunConfig, table: DataTable) -> str:
     return digest(to_toml(config), *(f"{split} {label} {name}" for name, split, label in rows))
 
 
-def pinned_store(config: RunConfig, checkpoints: Checkpoints) -> tuple[Store | None, list[str]]:
+def pinned_store(
+    config: RunConfig, checkpoints: Checkpoints, ranks: Ranks = ALONE
+) -> tuple[Store | None, list[str]]:  # fmt: skip
     """The store and the keys of its selection `default`: those of the checkpoint, else as they are now.
 
     The snapshot stands in every checkpoint and the keys beside it in selection.txt, one per line, so a store
@@ -97,10 +129,12 @@ def pinned_store(config: RunConfig, checkpoints: Checkpoints) -> tuple[Store | N
     if config.curriculum.policy in (NATURAL, "real-only"):
         return None, []
     file, state = checkpoints.path.with_name(SELECTION), checkpoints.state()
-    store = Store(config.store.path, at=state["snapshot"] if state else None)
+    snapshot = state["snapshot"] if state else ranks.agree(Store(config.store.path).snapshot())
+    store = Store(config.store.path, at=snapshot)
     if state is None:
-        keys = store.selection("default")
-        _write(file, "".join(f"{key}\n" for key in keys))
+        keys = ranks.agree(store.selection("default"))
+        if ranks.first:
+            _write(file, "".join(f"{key}\n" for key in keys))
     else:
         keys = file.read_text().split() if file.is_file() else []
     checkpoints.pinned = {"snapshot": store.snapshot(), "selection": digest(*keys)}
@@ -109,11 +143,15 @@ def pinned_store(config: RunConfig, checkpoints: Checkpoints) -> tuple[Store | N
     return store, keys
 
 
-def training_loader(config: RunConfig, table: DataTable, store: Store | None, selection="default"):
+def training_loader(
+    config: RunConfig, table: DataTable, store: Store | None, selection="default", ranks: Ranks = ALONE
+):  # fmt: skip
     """Batches of the training split and a selection (its name or its keys), in the curriculum's order."""
     dataset = SpectrumDataset(store, table, selection, tail=tail_rows(config.hard, table))
     levels = config.spectrum.levels if store else None
-    sampler = CurriculumSampler(dataset, config.curriculum, config.train.batch, config.train.seed, levels=levels)
+    sampler = CurriculumSampler(
+        dataset, config.curriculum, config.train.batch, config.train.seed, ranks.rank, ranks.world, levels
+    )
     view = sized(recipe_of(config.train.model).train, config.train.image_size)
     return open_loader(dataset, sampler, view, config.train.workers)
 
@@ -122,9 +160,9 @@ def judge(config: RunConfig, table: DataTable, learner: Learner, split: str) -> 
     """A function that measures the learner on a split of real images."""
     view = sized(recipe_of(config.train.model).test, config.train.image_size)
     dataset = SpectrumDataset(None, table, split=split)
-    batches = evaluation_batches(dataset, view, EVALUATION_BATCH, config.train.workers)
+    batches = evaluation_batches(dataset, view, EVALUATION_BATCH, config.train.workers, learner.ranks)
     bounds = config.hard.few_below, config.hard.many_from
-    return lambda: metrics(*predict(learner.model, batches), table.train_counts, *bounds)
+    return lambda: measure(learner, batches, table.train_counts, *bounds)
 
 
 def sized(view: View, size: int) -> View:

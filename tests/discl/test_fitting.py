@@ -9,11 +9,14 @@ from PIL import Image
 
 from discl.checkpoint import Checkpoints
 from discl.classifier import RECIPES, build_classifier, recipe_of
+from discl.config import TrainConfig
 from discl.dataset import SpectrumDataset
 from discl.errors import ConfigError, ModelError, RunFailed
-from discl.fitting import Learner, fit, padded, set_rate
+from discl.fitting import fit
+from discl.learner import Learner
 from discl.losses import IGNORED
 from discl.sampler import CurriculumSampler
+from discl.staging import padded
 from discl.torch_loader import TorchLoader
 from tests.discl.spectrum_samples import make_store, make_table
 from tests.discl.test_curriculum import config as curriculum
@@ -28,7 +31,8 @@ def data(tmp_path):
 
 @pytest.fixture
 def recipe():
-    return SimpleNamespace(loss="ce", lr=3e-3, optimizer="adam", weight_decay=1e-4)
+    keys = {"loss": "ce", "lr": 3e-3, "optimizer": "adam", "weight_decay": 1e-4}
+    return SimpleNamespace(**(TrainConfig().model_dump() | keys))
 
 
 def loader(data, seed=0, batch=8, policy="diverse-to-specific", **keys):
@@ -71,23 +75,9 @@ def test_digitnet_takes_several_sizes(size):
     assert build_classifier("digitnet", 10, 0)(torch.zeros(2, 1, size, size)).shape == (2, 10)
 
 
-def test_the_rate_falls_along_a_cosine():
-    optimizer = torch.optim.SGD([torch.zeros(1)], lr=9.0)
-    rates = []
-    for step in range(4):
-        set_rate(optimizer, 0.1, step, 4)
-        rates.append(optimizer.param_groups[0]["lr"])
-    half = torch.optim.SGD([torch.zeros(1)], lr=0.1)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(half, T_max=4)
-    for rate in rates:
-        assert rate == pytest.approx(schedule.get_last_lr()[0])
-        half.step()
-        schedule.step()
-
-
 def test_padding_fills_the_batch_and_leaves_the_gradient():
     batch = {"image": torch.randn(3, 1, 8, 8), "label": torch.tensor([0, 1, 2])}
-    images, labels = padded(batch, 8, torch.device("cpu"))
+    images, labels = padded(batch, 8)
     assert labels.tolist() == [0, 1, 2] + [IGNORED] * 5
     assert torch.equal(images[3:6], batch["image"])
     learner = Learner("digitnet", 3, 8, compile=False)
@@ -117,8 +107,8 @@ def test_records_tell_the_levels_and_steps(data, recipe):
     assert [record["levels"] for record in history] == [[0], [0], [50], []]
     assert [record["steps"] for record in history] == [4, 8, 12, 16]
     assert [record["val"]["n"] for record in history] == [0, 1, 2, 3]
-    assert [event["event"] for event in events] == [*["step"] * 4, "epoch"] * 4
-    assert [event["step"] for event in events if event["event"] == "step"] == [1, 2, 3, 4] * 4
+    assert [event["event"] for event in events] == [*["progress"] * 4, "epoch"] * 4
+    assert [event["step"] for event in events if event["event"] == "progress"] == [1, 2, 3, 4] * 4
     assert [event for event in events if event["event"] == "epoch"] == [{"event": "epoch", **r} for r in history]
 
 
@@ -154,7 +144,7 @@ def test_a_killed_training_resumes_to_the_same_bits(tmp_path, data, recipe, opti
 
 
 def untimed(history):
-    return [{name: value for name, value in record.items() if name != "seconds"} for record in history]
+    return [{name: value for name, value in record.items() if name not in ("seconds", "spent")} for record in history]
 
 
 class Stopped(BaseException):

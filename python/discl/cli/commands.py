@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import json
 import logging
+import os
 import subprocess
 import sys
 import warnings
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from discl.cli.stop import Stop
 from discl.errors import DisclError
-from discl.progress import Event, Meter, shower
+from discl.progress import Event, shower
 
 if TYPE_CHECKING:
     from discl.config import RunConfig
@@ -70,17 +71,9 @@ def train(args: argparse.Namespace, stop: Stop) -> None:
     from discl.training import train
 
     with _progress(stop) as on_event:
-        meter = Meter("train epoch", config.curriculum.epochs, on_event)
-
-        def on_training(event: Event) -> None:
-            if event["event"] == "epoch":
-                meter.done = event["epoch"]  # a continued training does not begin with the first
-                meter.advance()
-            else:
-                on_event(event)
-
-        train(config, _out(args), on_training)
-    print(_out(args))
+        train(config, _out(args), on_event)
+    if _first_rank():
+        print(_out(args))
 
 
 def evaluate(args: argparse.Namespace, stop: Stop) -> None:
@@ -144,6 +137,10 @@ def _config(args: argparse.Namespace, overrides: list[str] | None = None) -> "Ru
     return load_config(args.config, args.overrides if overrides is None else overrides)
 
 
+def _first_rank() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _out(args: argparse.Namespace) -> Path:
     return Path(args.out or f"{Path(args.config).stem}-run")
 
@@ -156,11 +153,12 @@ def _write(path: Path, text: str) -> Path:
 
 @contextmanager
 def _progress(stop: Stop):
-    """A listener that shows progress on stderr and raises when the user has asked to stop."""
+    """A listener that shows progress on stderr, under torchrun the first rank's, and raises on a wish to stop."""
     show = shower()
 
     def on_event(event: Event) -> None:
-        show(event)
+        if _first_rank():
+            show(event)
         stop.check(event)
 
     try:

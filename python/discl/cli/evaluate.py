@@ -7,7 +7,7 @@ from discl.checkpoint import NAME
 from discl.config import RunConfig
 from discl.data import load_data
 from discl.errors import DataError, ModelError
-from discl.fitting import Learner
+from discl.learner import Learner
 from discl.training import device_of, judge
 
 

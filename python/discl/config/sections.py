@@ -242,7 +242,11 @@ class CurriculumConfig(Section):
 
 
 class TrainConfig(Section):
-    """The classifier and its optimizer. `image_size` 0 takes the model's usual size."""
+    """The classifier and its optimizer. `image_size` 0 takes the model's usual size.
+
+    warmup: share of all steps in which the rate rises (0: cosine none, one-cycle 0.3). clip_norm: of all gradients
+    together (0: no clipping).
+    """
 
     model: str = "resnet10"
     init: OptionalPath = ""
@@ -251,6 +255,9 @@ class TrainConfig(Section):
     lr: Annotated[float, Field(gt=0.0)] = 1e-3
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-5
+    schedule: Literal["cosine", "one-cycle"] = "cosine"
+    warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    clip_norm: Annotated[float, Field(ge=0.0)] = 0.0
     seed: Seed = 0
     workers: Count = 2
     image_size: Count = 0
