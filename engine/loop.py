@@ -65,9 +65,9 @@ class Loop:
             while self._turn_safely():
                 while self._samples:
                     yield self._samples.popleft()
+            self._stats.settle()
         finally:
             self._intake.close()
-            self._stats.settle()
 
     def _turn_safely(self) -> bool:
         """One turn; what the device could not do is tried again with fewer slots."""
