@@ -1,0 +1,34 @@
+"""The arguments of `discl store ...`."""
+
+import argparse
+from collections.abc import Callable
+
+from discl.cli import stores
+
+AddCommand = Callable[..., argparse.ArgumentParser]
+
+
+def add_store_commands(known, add: AddCommand) -> None:
+    """add(known, name, run, text): makes one command."""
+    verify = add(known, "verify", stores.verify, "check every byte")
+    verify.add_argument("stores", metavar="STORE", nargs="+")
+
+    export = add(known, "export", stores.export, "write a selection for others, with a data card")
+    export.add_argument("store", metavar="STORE")
+    export.add_argument("out", metavar="OUT", help="a folder that does not exist yet")
+    export.add_argument("--selection", metavar="NAME", default="default", help="default: default")
+    export.add_argument(
+        "--format", choices=("wds", "imagefolder", "hf"), default="wds", help="wds: WebDataset tars; hf: Parquet"
+    )
+    _add_shard_mb(export)
+
+
+def _add_shard_mb(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--shard-mb", metavar="N", type=_megabytes, default=256.0, help="default: 256")
+
+
+def _megabytes(text: str) -> float:
+    number = float(text)
+    if not 0 < number <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text} megabytes; give a number above 0")
+    return number
