@@ -22,6 +22,19 @@ def add_store_commands(known, add: AddCommand) -> None:
     )
     _add_shard_mb(export)
 
+    forget = add(known, "forget", stores.forget, "remove every trace of some sources; again to continue")
+    forget.add_argument("store", metavar="STORE")
+    forget.add_argument(
+        "--source", metavar="LIST", dest="sources", action="append", required=True,
+        help="a file with one source id per line, or a source id; may be given several times",
+    )  # fmt: skip
+    _add_shard_mb(forget)
+    reshard = add(known, "reshard", stores.reshard, "write all shards anew in another size; again to continue")
+    compact = add(known, "compact", stores.compact, "join small shards, remove files that no manifest names")
+    for command in (reshard, compact):
+        command.add_argument("store", metavar="STORE")
+        _add_shard_mb(command)
+
 
 def _add_shard_mb(command: argparse.ArgumentParser) -> None:
     command.add_argument("--shard-mb", metavar="N", type=_megabytes, default=256.0, help="default: 256")
