@@ -22,6 +22,17 @@ def add_store_commands(known, add: AddCommand) -> None:
     )
     _add_shard_mb(export)
 
+    taken = add(known, "import", stores.import_, "images from elsewhere into a store; again to continue")
+    taken.add_argument("store", metavar="STORE")
+    taken.add_argument("source", metavar="SOURCE", help="a folder, or a tar")
+    taken.add_argument("--kind", choices=("imagefolder", "wds", "reference"), default="imagefolder")
+    _add_shard_mb(taken)
+
+    merge = add(known, "merge", stores.merge, "several stores into one; again to continue")
+    merge.add_argument("stores", metavar="STORE", nargs="+")
+    merge.add_argument("--into", metavar="STORE", required=True)
+    _add_shard_mb(merge)
+
     forget = add(known, "forget", stores.forget, "remove every trace of some sources; again to continue")
     forget.add_argument("store", metavar="STORE")
     forget.add_argument(

@@ -28,6 +28,24 @@ def export(args: argparse.Namespace, stop: Stop) -> None:
     print(args.out)
 
 
+def merge(args: argparse.Namespace, stop: Stop) -> None:
+    from discl.store.merge import merge
+
+    with progress(stop) as on_event:
+        store = merge(args.stores, args.into, round(args.shard_mb * 1e6), on_event)
+    print(f"{len(store)} samples", file=sys.stderr)
+    print(args.into)
+
+
+def import_(args: argparse.Namespace, stop: Stop) -> None:
+    from discl.store.import_ import import_
+
+    with progress(stop) as on_event:
+        store = import_(args.source, args.store, args.kind, round(args.shard_mb * 1e6), on_event)
+    print(f"{len(store)} samples", file=sys.stderr)
+    print(args.store)
+
+
 def reshard(args: argparse.Namespace, stop: Stop) -> None:
     from discl.store.resize import reshard
 
