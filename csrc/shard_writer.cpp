@@ -44,7 +44,7 @@ void ShardWriter::read_header() {
     journal_.sync();
 }
 
-bool ShardWriter::next_record(Ends at, RecordHeader& header, std::string& payload) const {
+bool ShardWriter::next_record(Extent at, RecordHeader& header, std::string& payload) const {
     const uint64_t journal_size = journal_.size(), tar_size = tar_.size();
     if (journal_size < at.journal + sizeof header) return false;
     journal_.read(at.journal, reinterpret_cast<char*>(&header), sizeof header);
@@ -53,17 +53,20 @@ bool ShardWriter::next_record(Ends at, RecordHeader& header, std::string& payloa
     payload = journal_.read(at.journal + sizeof header, payload_bytes(header));
     if (record_crc(header, payload) != header.crc) return false;
     if (header.tar_begin != at.tar || header.tar_end < at.tar || header.tar_end > tar_size) return false;
+    const bool inside = header.data_offset >= at.tar && header.data_offset <= header.tar_end &&
+                        header.data_length <= header.tar_end - header.data_offset;
+    if (header.data_offset != no_data && !inside) return false;
     return crc32c(tar_.read(at.tar, header.tar_end - at.tar)) == header.tar_crc;
 }
 
-static Ends behind(Ends at, const RecordHeader& header) {
+static Extent behind(Extent at, const RecordHeader& header) {
     return {header.tar_end, at.journal + sizeof header + payload_bytes(header), at.samples + 1};
 }
 
 // What is found may still be in the page cache only: it is synced before anybody builds on it.
-Ends ShardWriter::recover() {
+Extent ShardWriter::recover() {
     read_header();
-    Ends ends{0, sizeof(JournalHeader), 0};
+    Extent ends{0, sizeof(JournalHeader), 0};
     RecordHeader header;
     std::string payload;
     for (; next_record(ends, header, payload); ends = behind(ends, header)) note(header);
@@ -141,7 +144,7 @@ void ShardWriter::complete(WriteBatch& batch) {
 }
 
 uint64_t ShardWriter::written_bytes() {
-    const Ends ends = behind_.appended();
+    const Extent ends = behind_.appended();
     return ends.tar + ends.journal;
 }
 
@@ -151,7 +154,7 @@ std::vector<Record> ShardWriter::records() {
     RecordHeader header;
     std::string payload;
     const uint64_t samples = this->samples();
-    for (Ends at{0, sizeof(JournalHeader), 0}; at.samples < samples; at = behind(at, header)) {
+    for (Extent at{0, sizeof(JournalHeader), 0}; at.samples < samples; at = behind(at, header)) {
         if (!next_record(at, header, payload))
             throw std::runtime_error(journal_.path() + " at offset " + std::to_string(at.journal) +
                                      ": sample " + std::to_string(at.samples) + " of " +
@@ -164,7 +167,7 @@ std::vector<Record> ShardWriter::records() {
 
 void ShardWriter::finish() {
     behind_.stop();
-    const Ends ends = behind_.appended();
+    const Extent ends = behind_.appended();
     const std::string footer(2 * tar_block, '\0');
     journal_.truncate(ends.journal);
     tar_.truncate(ends.tar);

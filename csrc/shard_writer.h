@@ -54,8 +54,8 @@ public:
 
 private:
     void read_header();
-    Ends recover();
-    bool next_record(Ends at, RecordHeader& header, std::string& payload) const;
+    Extent recover();
+    bool next_record(Extent at, RecordHeader& header, std::string& payload) const;
     void note(const RecordHeader& header);
     void complete(WriteBatch& batch);
 

@@ -4,14 +4,14 @@
 
 namespace discl {
 
-void WriteBatch::restart(Ends at) {
+void WriteBatch::restart(Extent at) {
     begin = at;
     tar.clear();
     journal.clear();
     samples = 0;
 }
 
-WriteBehind::WriteBehind(File& tar, File& journal, Ends ends, SyncEvery every, Complete complete)
+WriteBehind::WriteBehind(File& tar, File& journal, Extent ends, SyncEvery every, Complete complete)
     : tar_(tar), journal_(journal), every_(every), complete_(std::move(complete)), written_(ends), synced_(ends) {
     filling_.restart(ends);
     writer_ = std::thread(&WriteBehind::write_loop, this);
@@ -48,12 +48,12 @@ void WriteBehind::wait_for_room() {
     wait_for(lock, [&] { return written_.samples >= tried_again && filling_.bytes() < largest_backlog; });
 }
 
-Ends WriteBehind::appended() {
+Extent WriteBehind::appended() {
     const std::lock_guard lock(mutex_);
     return filling_.end();
 }
 
-Ends WriteBehind::synced() {
+Extent WriteBehind::synced() {
     const std::lock_guard lock(mutex_);
     return synced_;
 }
@@ -140,7 +140,7 @@ bool WriteBehind::await_group(std::unique_lock<std::mutex>& lock) {
 void WriteBehind::sync_loop() {
     std::unique_lock lock(mutex_);
     while (!broken_ && await_group(lock)) {
-        const Ends group = written_;
+        const Extent group = written_;
         const auto begin = Clock::now();
         std::exception_ptr failure;
         lock.unlock();
@@ -172,7 +172,7 @@ void WriteBehind::sync_or_cut() {
 }
 
 void WriteBehind::cut() {
-    const Ends ends = synced();
+    const Extent ends = synced();
     try {
         tar_.truncate(ends.tar);
         journal_.truncate(ends.journal);

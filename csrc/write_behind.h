@@ -22,21 +22,21 @@
 namespace discl {
 
 // How far a shard's two files go.
-struct Ends {
+struct Extent {
     uint64_t tar = 0, journal = 0, samples = 0;
 };
 
 // Whole samples and the place they go to.
 struct WriteBatch {
-    Ends begin;
+    Extent begin;
     std::string tar, journal;
     uint64_t samples = 0;
 
-    Ends end() const {
+    Extent end() const {
         return {begin.tar + tar.size(), begin.journal + journal.size(), begin.samples + samples};
     }
     uint64_t bytes() const { return tar.size() + journal.size(); }
-    void restart(Ends at);
+    void restart(Extent at);
 };
 
 // A group is fsynced when it has this many samples, or when its first is this old.
@@ -50,7 +50,7 @@ public:
     using Complete = std::function<void(WriteBatch&)>;
 
     // `complete` is called once per batch, on the writing thread, before the batch is written.
-    WriteBehind(File& tar, File& journal, Ends ends, SyncEvery every, Complete complete);
+    WriteBehind(File& tar, File& journal, Extent ends, SyncEvery every, Complete complete);
     ~WriteBehind() { close(); }
 
     // Calls fill(batch), which appends one sample to the batch or throws and leaves it as it was. False: the sample is
@@ -66,8 +66,8 @@ public:
         return true;
     }
     void wait_for_room();  // what failed is tried again; throws if that fails
-    Ends appended();
-    Ends synced();
+    Extent appended();
+    Extent synced();
     void flush();  // returns when all that was appended is durable
     void stop();   // the same as close, but throws if not all is written
     void sync_or_cut();  // fsyncs the files as they are; of stopped threads
@@ -100,7 +100,7 @@ private:
     std::mutex mutex_;  // guards everything below
     std::condition_variable work_, written_more_, changed_;
     WriteBatch filling_, writing_;  // writing_ is the writing thread's own while it has samples
-    Ends written_, synced_;
+    Extent written_, synced_;
     uint64_t flush_to_ = 0;
     Clock::time_point unsynced_since_;
     bool idle_ = false, completed_ = false, stopping_ = false;

@@ -103,10 +103,19 @@ def test_a_key_that_occurs_twice(root):
 
 
 def test_an_index_with_a_row_too_few_or_a_column_too_few(root):
-    rewrite_index(root, lambda table: table.slice(0, 11).drop_columns(["margin"]))
-    problems = verify(root)
-    assert any("11 index rows, the manifest says 12" in problem for problem in problems)
-    assert any("index column margin is missing" in problem for problem in problems)
+    rewrite_index(root, lambda table: table.slice(0, 11))
+    assert any("11 rows, the manifest says 12" in problem for problem in verify(root))
+    rewrite_index(root, lambda table: table.slice(0, 12).drop_columns(["level"]))
+    rewrite_manifest(root, rows=11)
+    assert any("its column level is missing" in problem for problem in verify(root))
+
+
+def test_an_index_from_before_a_column_existed(root):
+    rewrite_index(root, lambda table: table.drop_columns(["size_policy"]))
+    assert verify(root) == []
+    store = Store(root)
+    assert store.table["size_policy"].null_count == 12
+    assert [batch.schema.names for batch in store.scan(["size_policy", "key"])] == [["size_policy", "key"]]
 
 
 def test_embeddings_of_another_length(root):
@@ -114,7 +123,8 @@ def test_embeddings_of_another_length(root):
     np.save(buffer, np.zeros((11, 4), np.float16))
     (root / "embeddings/000000.npy").write_bytes(buffer.getvalue())
     rewrite_manifest(root)
-    assert verify(root) == ["shard 000000: embeddings are float16 [11, 4], expected float16 [12, D]"]
+    (problem,) = verify(root)
+    assert "000000.npy: damaged embeddings (they are float16 [11, 4], expected float16 [12, D])" in problem
 
 
 def test_foreign_names_in_the_tar(root):

@@ -50,6 +50,9 @@ SCHEMA = pa.schema([*list(ROW_SCHEMA)[:-3], *PLACE_SCHEMA, *list(ROW_SCHEMA)[-3:
 
 _OWN = frozenset(ROW_SCHEMA.names)
 
+# What every index has. Other columns of SCHEMA may be younger than a shard: there they are null.
+REQUIRED = ("key", "source_id", "class_id", "class_name", "level", "status", *PLACE_SCHEMA.names)
+
 # Who made a sample and when is no property of the sample: the tar's bytes depend on the key alone.
 NOT_IN_TAR = ("run_id", "created_at")
 

@@ -1,6 +1,7 @@
 """The Parquet indexes of sealed shards in, batches of their rows out: one shard in memory at a time."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 
 from discl.errors import StoreError
 from discl.store import manifest
-from discl.store.columns import SCHEMA
+from discl.store.columns import REQUIRED, SCHEMA
 
 Test = tuple[str, str, Any]  # column, operator, value
 Filter = Sequence[Test] | Sequence[Sequence[Test]]
@@ -18,14 +19,56 @@ Filter = Sequence[Test] | Sequence[Sequence[Test]]
 def open_index(root: Path, shard: manifest.Shard) -> pq.ParquetFile:
     """The index of a shard, once its bytes are those that the manifest describes. Raises StoreError."""
     name = manifest.index_path(shard.number)
-    try:
+    with _reading(root / name):
+        if (root / name).stat().st_size != shard.files[name]["bytes"]:
+            raise ValueError("its size is not the one in the manifest")
         data = (root / name).read_bytes()
         if manifest.data_entry(data) != shard.files[name]:
             raise ValueError("its digest is not the one in the manifest")
         # Not read_table: its dataset threads outlive the read and can abort the process at exit.
-        return pq.ParquetFile(pa.BufferReader(data))
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-        raise StoreError(f"{root / name}: damaged index ({error}); restore it from a copy of the store") from error
+        file = pq.ParquetFile(pa.BufferReader(data))
+        if file.metadata.num_rows != shard.rows:
+            raise ValueError(f"it has {file.metadata.num_rows} rows, the manifest says {shard.rows}")
+        _check_schema(file.schema_arrow)
+    return file
+
+
+def _check_schema(schema: pa.Schema) -> None:
+    for field in SCHEMA:
+        found = [schema.field(at).type for at in schema.get_all_field_indices(field.name)]
+        if found != [field.type] and (found or field.name in REQUIRED):
+            raise ValueError(f"its column {field.name} is missing or not {field.type}")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Whatever cannot be read is a damaged index; a foreign one may be damaged with a digest that fits."""
+    try:
+        yield
+    except (OSError, KeyError, ValueError, MemoryError, pa.ArrowException) as error:
+        raise StoreError(f"{path}: damaged index ({error}); restore it from a copy of the store") from error
+
+
+def read_index(root: Path, shard: manifest.Shard) -> pa.Table:
+    """All of it. Raises StoreError."""
+    file = open_index(root, shard)
+    with _reading(root / manifest.index_path(shard.number)):
+        table = file.read(use_threads=False)
+        table.validate(full=True)
+    return table
+
+
+def _batches(root: Path, shard: manifest.Shard, columns: list[str] | None, rows: int) -> Iterator[pa.RecordBatch]:
+    file = open_index(root, shard)
+    there = columns and [name for name in dict.fromkeys(columns) if name in file.schema_arrow.names]
+    pieces = file.iter_batches(rows, columns=there, use_threads=False)
+    while True:
+        with _reading(root / manifest.index_path(shard.number)):
+            batch = next(pieces, None)
+            if batch is None:
+                return
+            batch.validate(full=True)
+        yield batch
 
 
 def scan(
@@ -35,13 +78,12 @@ def scan(
     shards = list(shards)
     rule, tested = _rule(filter)
     _check_columns(root, shards, [*(columns or ()), *tested])
+    wanted = None if columns is None else [*columns, *tested]
     for shard in shards:
-        file = open_index(root, shard)
-        wanted = file.schema_arrow.names if columns is None else list(columns)
-        there = [name for name in dict.fromkeys([*wanted, *tested]) if name in file.schema_arrow.names]
-        for batch in file.iter_batches(rows, columns=there, use_threads=False):
-            batch = _with(batch, [name for name in (*wanted, *tested) if name not in there])
-            yield (batch if rule is None else _filtered(batch, rule)).select(wanted)
+        for batch in _batches(root, shard, wanted, rows):
+            names = batch.schema.names if columns is None else columns
+            batch = _with(batch, [name for name in [*names, *tested] if name not in batch.schema.names])
+            yield (batch if rule is None else _filtered(batch, rule)).select(names)
 
 
 def _rule(filter: Filter | None) -> tuple[Any, list[str]]:
@@ -67,7 +109,8 @@ def _check_columns(root: Path, shards: list[manifest.Shard], names: Iterable[str
 
 def _with(batch: pa.RecordBatch, absent: Iterable[str]) -> pa.RecordBatch:
     for name in dict.fromkeys(absent):
-        batch = batch.append_column(name, pa.nulls(len(batch)))
+        type = SCHEMA.field(name).type if name in SCHEMA.names else pa.null()
+        batch = batch.append_column(name, pa.nulls(len(batch), type))
     return batch
 
 

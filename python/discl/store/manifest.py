@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,9 @@ from typing import Any
 from discl import _C
 from discl.atomic import put_if_absent
 from discl.errors import StoreError
-from discl.store import history
 
 FORMAT = 2  # 1 had BLAKE2b digests of tars
 FOLDERS = ("manifest", "shards", "index", "embeddings", "selections", "runs")
-ATTEMPTS = 20
 _NAME = re.compile(r"(\d{6,})\.json")
 _SNAPSHOT = re.compile(r"(\d{6,})-([0-9a-f]{32})")
 
@@ -86,29 +84,13 @@ def publish(root: Path, number: int, rows: int, images: int, run_id: str, files:
 
 def sealed_shards(root: Path) -> list[Shard]:
     """Every shard in the manifest, by number. Raises StoreError for no store or a damaged manifest."""
-    for _ in range(ATTEMPTS):
-        try:
-            return _sealed(root)
-        except FileNotFoundError:  # a rewrite has retired an entry since the folder was listed
-            continue
-    raise StoreError(f"{root / 'manifest'}: its entries vanish while they are read; try again later")
-
-
-def _sealed(root: Path) -> list[Shard]:
     try:
         names = os.listdir(root / "manifest")
     except OSError as error:
         raise StoreError(
             f"{root} is not a discl store ({error.strerror}: manifest/); give one that `discl generate` made"
         ) from error
-    past = history.rewrites(root)
-    retired = {(number, digest) for rewrite in past for number, digest in rewrite.retired}
-    shards = {shard.number: shard for shard in (_read(root / "manifest" / name) for name in entry_names(names))}
-    for entry in (entry for rewrite in past for entry in rewrite.shards):
-        shard = parse(f"{entry['number']}", f"{root / history.FOLDER}", json.dumps(entry).encode())
-        shards.setdefault(shard.number, shard)
-    live = (shard for shard in shards.values() if (shard.number, shard.digest) not in retired)
-    return sorted(live, key=lambda shard: shard.number)
+    return [_read(root / "manifest" / name) for name in entry_names(names)]
 
 
 def entry_names(names: Iterable[str]) -> list[str]:
@@ -117,27 +99,18 @@ def entry_names(names: Iterable[str]) -> list[str]:
 
 
 def snapshot_id(shards: list[Shard]) -> str:
-    """<number of shards>-<digest of their entries>. Old ids stay resolvable while shards are only added."""
-    return _snapshot_id([shard.digest for shard in shards])
+    """<number of shards>-<digest of their entries>. Shards are only ever added: old ids stay resolvable."""
+    digest = hashlib.blake2b("".join(shard.digest for shard in shards).encode(), digest_size=16)
+    return f"{len(shards):06d}-{digest.hexdigest()}"
 
 
-def _snapshot_id(digests: Sequence[str]) -> str:
-    return f"{len(digests):06d}-{hashlib.blake2b(''.join(digests).encode(), digest_size=16).hexdigest()}"
-
-
-def shards_at(shards: list[Shard], snapshot: str, past: Sequence[history.Rewrite] = ()) -> list[Shard]:
-    """The shards sealed when `snapshot` was taken.
-
-    Raises StoreError when the store never had that state, or when a rewrite in `past` retired a part of it.
-    """
+def shards_at(shards: list[Shard], snapshot: str) -> list[Shard]:
+    """The shards sealed when `snapshot` was taken. Raises StoreError when the store never had that state."""
     match = _SNAPSHOT.fullmatch(snapshot)
     if not match:
         raise StoreError(f"snapshot {snapshot!r} is not an id that Store.snapshot() gives, such as 000012-<32 hex>")
     then = shards[: int(match[1])]
     if snapshot_id(then) != snapshot:
-        refusal = history.refusal(snapshot, int(match[1]), past, _snapshot_id)
-        if refusal:
-            raise StoreError(refusal)
         raise StoreError(f"snapshot {snapshot} is no state of this store ({len(shards)} shards); is it another's?")
     return then
 
@@ -145,8 +118,6 @@ def shards_at(shards: list[Shard], snapshot: str, past: Sequence[history.Rewrite
 def _read(path: Path) -> Shard:
     try:
         return parse(path.name, str(path), path.read_bytes())
-    except FileNotFoundError:
-        raise
     except OSError as error:
         raise _damaged(str(path), repr(error)) from error
 
@@ -161,11 +132,26 @@ def parse(name: str, path: str, data: bytes) -> Shard:
         digest = body.pop("digest")
         intact = digest == _digest({"format": format, **body}) and body["number"] == int(name.partition(".")[0])
         shard = Shard(digest=digest, **body)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if intact and not _plausible(shard):
+            raise ValueError("numbers or file names that no writer enters")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(path, repr(error)) from error
     if not intact:
         raise _damaged(path, "its digest differs")
     return shard
+
+
+def _plausible(shard: Shard) -> bool:
+    """A digest only says that an entry is whole: a foreign one must not lead out of the store, nor ask for the moon."""
+    names = {shard_path(shard.number), index_path(shard.number)}
+    sizes = [entry["bytes"] for entry in shard.files.values()]
+    return (
+        names <= shard.files.keys() <= names | {embeddings_path(shard.number)}
+        and all(type(size) is int and size >= 0 for size in sizes)
+        and type(shard.rows) is int
+        and type(shard.images) is int
+        and 0 <= shard.images <= shard.rows <= 1 << 40
+    )
 
 
 def _damaged(path: str, reason: str) -> StoreError:

@@ -1,7 +1,6 @@
 """A store's folder in, its index as an Arrow table and its images by key out: a view that never changes."""
 
 import io
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,17 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from discl import _C
 from discl.atomic import write_atomic
 from discl.errors import StoreError
-from discl.store import history, index, manifest
+from discl.store import index, manifest
 from discl.store.columns import PLACE_SCHEMA, SCHEMA, check_key
+from discl.store.embeddings import read_embeddings
 from discl.store.index import Filter
 from discl.store.keys import Keys
 from discl.store.remote import CACHE_BYTES, RemoteStore, is_url
+from discl.store.selections import decode_selection, encode_selection
 
 _SELECTION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -48,11 +48,8 @@ class Store:
         self.path = self._remote.folder if self._remote else Path(path)
         self.name = self._remote.url if self._remote else str(self.path)
         shards = self._remote.shards() if self._remote else manifest.sealed_shards(self.path)
-        self.shards = shards if at is None else manifest.shards_at(shards, at, self._past())
+        self.shards = shards if at is None else manifest.shards_at(shards, at)
         self._readers: dict[int, _C.ShardReader] = {}
-
-    def _past(self) -> list[history.Rewrite]:
-        return [] if self._remote else history.rewrites(self.path)
 
     def __reduce__(self):
         if self._remote:
@@ -88,7 +85,7 @@ class Store:
         self._bring_index()
         parts = [
             SCHEMA.empty_table(),
-            *(index.open_index(self.path, shard).read(use_threads=False) for shard in self.shards),
+            *(index.read_index(self.path, shard) for shard in self.shards),
         ]
         try:
             return pa.concat_tables(parts, promote_options="permissive")
@@ -144,7 +141,11 @@ class Store:
             [column.fill_null(fill).to_numpy() for column, fill in zip(batch.columns, fills, strict=True)]
             for batch in self.scan(PLACE_SCHEMA.names)
         ]
-        return tuple(np.concatenate(column) for column in zip(*parts, strict=True)) or (np.empty(0),) * 4
+        columns = tuple(np.concatenate(column) for column in zip(*parts, strict=True)) or (np.empty(0),) * 4
+        expected = np.repeat([shard.number for shard in self.shards], [shard.rows for shard in self.shards])
+        if np.any(columns[0][columns[0] != expected] != -1) or np.any(columns[1] < 0) or np.any(columns[2] < 0):
+            raise StoreError(f"{self.path}: an index names places outside of its shard; run `discl store verify`")
+        return columns
 
     def places(self, rows: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Where the images of these rows lie: shard files; which of them, offset, length, crc32c, int64 [n] each.
@@ -200,7 +201,9 @@ class Store:
         widths = {part.shape[1] for part in parts if part is not None}
         if len(widths) != 1:
             raise StoreError(f"{self.path}: embeddings of widths {sorted(widths)}; expected one width in all shards")
-        blank = [np.full((shard.rows, *widths), np.nan, np.float16) for shard in self.shards]
+        self._bring_index()
+        rows = [index.open_index(self.path, shard).metadata.num_rows for shard in self.shards]
+        blank = [np.full((count, *widths), np.nan, np.float16) for count in rows]
         return np.concatenate([empty if part is None else part for part, empty in zip(parts, blank, strict=True)])
 
     def _shard_embeddings(self, shard: manifest.Shard) -> np.ndarray | None:
@@ -208,31 +211,28 @@ class Store:
         if name not in shard.files:
             return None
         self._bring([(shard.number, name)])
-        try:
-            return np.load(self.path / name, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{self.path / name}: damaged embeddings ({error})") from error
+        return read_embeddings(self.path / name, shard.rows)
 
     def selection(self, name: str) -> list[str]:
         """The keys of selection `name` that are in this snapshot, sorted."""
-        chosen = np.array(self._selection_table(name)["key"].to_pylist(), dtype=object)
+        chosen = np.array(self._selection(name)[0], dtype=object)
         return sorted(set(chosen[self._key_rows.numbers(chosen) >= 0]))
 
     def selection_rule(self, name: str) -> dict:
         """The rule that chose selection `name`, as it was given to `write_selection`."""
-        return json.loads(self._selection_table(name).schema.metadata[b"rule"])
+        return self._selection(name)[1]
 
-    def _selection_table(self, name: str) -> pa.Table:
+    def _selection(self, name: str) -> tuple[list[str], dict]:
         path = self._selection_path(name)
         try:
             data = self._remote.read(f"selections/{path.name}") if self._remote else path.read_bytes()
-            return pq.ParquetFile(pa.BufferReader(data)).read()
         except FileNotFoundError as error:
             there = self._remote.names("selections") if self._remote else map(str, path.parent.glob("*.parquet"))
             known = ", ".join(sorted(Path(other).stem for other in there))
             raise StoreError(f"{self.name} has no selection {name!r}; it has: {known or 'none'}") from error
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{path}: damaged selection ({error}); make it again with `discl filter`") from error
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+        return decode_selection(data, str(path))
 
     def _selection_path(self, name: str) -> Path:
         if not _SELECTION.fullmatch(name):
@@ -248,11 +248,8 @@ class Store:
         bare = np.flatnonzero(self._places[0][rows] < 0)
         if len(bare):
             raise StoreError(f"selection {name!r}: {len(bare)} samples have no image, the first is {chosen[bare[0]]}")
-        schema = pa.schema([("key", pa.string())], metadata={"rule": json.dumps(rule, sort_keys=True)})
-        buffer = io.BytesIO()
-        pq.write_table(pa.table([pa.array(chosen, pa.string())], schema=schema), buffer)
         try:
             (self.path / "selections").mkdir(exist_ok=True)
-            write_atomic(self._selection_path(name), buffer.getvalue())
+            write_atomic(self._selection_path(name), encode_selection(chosen, rule))
         except OSError as error:
             raise StoreError(f"cannot write selection {name!r} to {self.path}: {error.strerror}") from error

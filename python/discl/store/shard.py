@@ -21,7 +21,8 @@ from discl import _C
 from discl.atomic import fsync_folder, write_atomic
 from discl.errors import StoreError
 from discl.store import manifest
-from discl.store.columns import index_table, user_columns_of
+from discl.store.columns import check_key, index_table, user_columns_of
+from discl.store.embeddings import encode_embeddings
 
 
 class OpenShard:
@@ -47,9 +48,18 @@ class OpenShard:
         self._width: int | None = None
         self._rows: list[bytes] = []  # JSON: a third of the memory of dicts
         self._embeddings: list[bytes] = []
-        for row, embedding, _ in self._writer.records():
-            self._remember(row, embedding)
-            self.user_columns |= dict.fromkeys(user_columns_of(orjson.loads(row)))
+        for encoded, embedding, _ in self._writer.records():
+            self._remember(encoded, embedding)
+            self.user_columns |= dict.fromkeys(user_columns_of(self._row(encoded)))
+
+    def _row(self, encoded: bytes) -> dict:
+        """RuntimeError for what no writer journals, although its checksum fits."""
+        try:
+            row = orjson.loads(encoded)
+            check_key(row["key"])
+        except (ValueError, KeyError, TypeError, StoreError) as error:
+            raise RuntimeError(f"{self._journal}: a record is no row of an index: {error}") from error
+        return row
 
     def _remember(self, row: bytes, embedding: bytes) -> None:
         self._rows.append(row)
@@ -58,7 +68,7 @@ class OpenShard:
 
     def rows(self) -> Iterator[dict]:
         """Every row so far, in the order of appending."""
-        return (orjson.loads(row) for row in self._rows)
+        return map(self._row, self._rows)
 
     @property
     def written_bytes(self) -> int:
@@ -114,7 +124,7 @@ class OpenShard:
         table = index_table(self._rows, self.user_columns, self.number, self._writer.places())
         parts = {manifest.index_path(self.number): _parquet(table)}
         if self._width:
-            parts[manifest.embeddings_path(self.number)] = _npy(self._embeddings, self._width)
+            parts[manifest.embeddings_path(self.number)] = encode_embeddings(self._embeddings, self._width)
         for name, data in parts.items():
             write_atomic(self.root / name, data)
         os.rename(self._tar, self._sealed)
@@ -168,13 +178,4 @@ def _numbers(root: Path, suffix: str) -> Iterator[int]:
 def _parquet(table: pa.Table) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
-
-
-def _npy(vectors: list[bytes], width: int) -> bytes:
-    """fp16 [rows, width]; a row without an embedding is NaN."""
-    missing = np.full(width, np.nan, np.float16).tobytes()
-    buffer = io.BytesIO()
-    stacked = np.frombuffer(b"".join(vector or missing for vector in vectors), np.float16)
-    np.save(buffer, stacked.reshape(-1, width), allow_pickle=False)
     return buffer.getvalue()

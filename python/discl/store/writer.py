@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
+import pyarrow as pa
 
 from discl.errors import StoreError
 from discl.store.columns import RowEncoder, check_user_columns
@@ -21,7 +22,8 @@ from discl.store.shard import OpenShard, detach, next_number, unsealed_numbers
 
 log = logging.getLogger(__name__)
 
-REFUSALS = (OSError, RuntimeError)  # what the system refuses, and what reads back wrong
+# What the system refuses, what reads back wrong, and what does not fit an index.
+REFUSALS = (OSError, RuntimeError, pa.ArrowException)
 
 
 def _refuse(action: str, error: BaseException) -> NoReturn:
