@@ -40,4 +40,7 @@ TARGETS = [
     Target("engine", "cuda", {"model": "sdxl-refiner", "dtype": "bfloat16"}, {"UNet / matmul": 0.45}),
     Target("order", "cpu", {}, {"one_epoch: discl / numpy": 1.0}),
     Target("store", "cpu", {}, {"twenty_megabytes: store / one file": 0.8}),
+    Target("train", "cpu", {"model": "demo"}, {"with loader / steps alone": 0.98}),
+    Target("train", "cuda", {"model": "resnet50"}, {"loader / resident": 0.97}),
+    Target("train", "cuda", {"model": "vit_b_16"}, {"loader / resident": 0.97}),
 ]

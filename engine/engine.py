@@ -186,6 +186,7 @@ class Engine:
                 compiled=self._compiled and dtype == self.dtype,  # not worth it for the few that come again
                 batch=micro_batch(self._capacity.slots),
                 latents=self.solver.mode != "pure-noise",
+                stream=self._stream,
             )
         return self._networks[dtype]
 

@@ -6,7 +6,6 @@ until they have arrived.
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from discl.engine.faults import Capacity
 from discl.engine.networks import Networks
 from discl.engine.request import Request, Sample
 from discl.engine.stats import Stats
-from discl.engine.transfer import download
+from discl.engine.transfer import beside, download
 from discl.engine.work import Bucket, Work
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ class Finisher:
             self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
             for latent in latents:
                 latent.record_stream(self._stream)
-        with torch.cuda.stream(self._stream) if self._stream else nullcontext():
+        with beside(self._stream):
             batch = torch.stack(latents)
             with self._stats.timed("decode"):
                 pixels, finite = self._networks(bucket.dtype).autoencoder.decode(batch)

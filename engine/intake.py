@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from PIL import Image
 
+from discl.engine.faults import is_out_of_memory
 from discl.engine.request import Request
 from discl.engine.sources import Picture
 
@@ -56,8 +57,10 @@ class Intake:
         request, future = self._queue[0]
         try:
             return request, future.result(), ""
-        except UNDECODABLE as error:
-            return request, None, f"source image: {error or type(error).__name__}"
+        except (RuntimeError, *UNDECODABLE) as error:
+            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+                raise
+            return request, None, f"source image: {str(error) or type(error).__name__}"
 
     def pop(self) -> None:
         self._queue.popleft()

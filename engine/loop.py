@@ -59,21 +59,24 @@ class Loop:
         self._broken: deque[Request] = deque()  # to be made again in float32
         self._samples: deque[Sample] = deque()
         self._pace = Pace(prepare.device)
+        self._short = False  # of memory, at the last turn
 
     def __iter__(self) -> Iterator[Sample]:
         try:
             while self._turn_safely():
                 while self._samples:
                     yield self._samples.popleft()
+            self._stats.settle()
         finally:
             self._intake.close()
-            self._stats.settle()
 
     def _turn_safely(self) -> bool:
         """One turn; what the device could not do is tried again with fewer slots."""
         device = self._prepare.device
         try:
             with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+                if self._short:
+                    self._restart()
                 return self._turn()
         except (RuntimeError, MemoryError) as error:
             if is_lost_device(error):
@@ -81,8 +84,8 @@ class Loop:
             if not is_out_of_memory(error):
                 raise
             self._capacity.halve(error)
+        self._short = True  # the restart comes when the error, and what its frames held, is gone
         self._stats.out_of_memory += 1
-        self._restart()
         return True
 
     @torch.no_grad()
@@ -228,10 +231,12 @@ class Loop:
         for bucket, work in self._finisher.give_back():
             self._scheduler.add(work, bucket, work.rows)
         self._scheduler.restart()
-        self._scheduler.holding = False
+        self._scheduler.holding = self._short = False
+        if self._prepare.device.type == "cuda":
+            torch.cuda.synchronize(self._prepare.device)  # graphs that are about to be dropped may still run beside
+        self._resize()
         if self._prepare.device.type == "cuda":
             torch.cuda.empty_cache()
-        self._resize()
 
 
 class Pace:

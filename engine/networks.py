@@ -26,6 +26,7 @@ class Networks:
     """The rooms that one dtype of the model needs.
 
     batch: rows that are decoded together. latents: whether sources are turned into latents at all.
+    stream: where images are scored, beside the denoiser's.
     """
 
     def __init__(
@@ -37,11 +38,12 @@ class Networks:
         compiled: bool,
         batch: int,
         latents: bool = True,
+        stream: torch.cuda.Stream | None = None,
     ):
         self.model = model
         self.denoise = torch_denoiser(model.unet, model.dtype, compiled=compiled)
         self.autoencoder = Autoencoder(model, device, batch, compiled)
-        self.sources = Sources(self.autoencoder, scorer, model.multiple, latents)
+        self.sources = Sources(self.autoencoder, scorer, model.multiple, latents, stream)
         self.texts = Texts(model.encode_text)
         self.condition = lru_cache(CONDITIONS_KEPT)(self._condition)
 

@@ -23,6 +23,8 @@ def one_by_one(engine: Engine, requests: Iterable[Request]) -> Iterator[Sample]:
     networks = engine.networks()
     for request in requests:
         work, bucket = engine.preparation(request, networks.sources.read(request), engine.dtype)
+        if engine.device.type == "cuda":
+            torch.cuda.synchronize(engine.device)  # the source is embedded on a stream of its own
         latent = solve(networks.denoise, work, *engine.preparation.start(work, bucket))
         pixels, finite = networks.autoencoder.decode(latent)
         sample = Sample(request, reason=defect(bool(finite & latent.isfinite().all()), pixels[0].cpu().numpy()))

@@ -6,7 +6,6 @@ there. So a rejected request costs no step more than its verdict needs, and no v
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 
 from discl.engine.networks import Networks
 from discl.engine.stats import Stats
-from discl.engine.transfer import download
+from discl.engine.transfer import beside, download
 from discl.engine.work import Bucket, Work
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ class Previews:
     def _launch(self, bucket: Bucket, previews: list[Preview]) -> Flight:
         if self._stream:
             self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
-        with torch.cuda.stream(self._stream) if self._stream else nullcontext(), self._stats.timed("preview"):
+        with beside(self._stream), self._stats.timed("preview"):
             features = self._rejection.features(
                 self._networks(bucket.dtype),
                 self._scorer,

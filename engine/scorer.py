@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 from discl.engine.clip_checkpoint import ClipCheckpoint, load_clip
 from discl.engine.compiled import prepared
 from discl.engine.reproducible import make_rowwise
+from discl.engine.transfer import upload
 from discl.kernels import ClipPlan, clip_input
 
 PLANS_KEPT = 64  # sources come in many sizes; a plan is about 1 MB
@@ -71,7 +72,7 @@ class Scorer:
         """float32 [n, D], normalised, on the scorer's device. A text is encoded once and remembered."""
         missing = [text for text in dict.fromkeys(texts) if text not in self._texts]
         if missing:
-            tokens = self._tokenize(missing).to(self.device)
+            tokens = upload(self._tokenize(missing), self.device)
             self._texts.update(zip(missing, self._embed(tokens, self.model.encode_text), strict=True))
         found = [self._texts[text] for text in texts]
         while len(self._texts) > TEXTS_KEPT:
@@ -88,7 +89,7 @@ class Scorer:
             raise ValueError(f"images: expected uint8 [B, H, W, 3], given {list(images.shape)}")
         plan = self._plan(images.shape[1], images.shape[2])
         tower = lambda chunk: self._tower(clip_input(chunk, plan, self.dtype))  # noqa: E731
-        return self._embed(images.to(self.device), tower)
+        return self._embed(upload(images, self.device), tower)
 
     def embed_pil(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """PIL images of any sizes and modes (converted to RGB) -> float32 [n, D], in their order."""

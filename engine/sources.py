@@ -14,6 +14,7 @@ from PIL import Image
 
 from discl.engine.autoencoder import Autoencoder, Moments
 from discl.engine.request import Request
+from discl.engine.transfer import beside
 
 if TYPE_CHECKING:
     from discl.engine.scorer import Scorer
@@ -43,7 +44,7 @@ class Source:
 class Sources:
     """An LRU cache keyed by pixels, so that equal images are encoded once however they were opened.
 
-    latents: whether the moments are wanted at all (not in pure-noise mode).
+    latents: whether the moments are wanted at all (not in pure-noise mode). stream: where embeddings are computed.
     """
 
     def __init__(
@@ -52,10 +53,11 @@ class Sources:
         scorer: "Scorer | None",
         multiple: int,
         latents: bool = True,
+        stream: torch.cuda.Stream | None = None,
         capacity: int = 256,
     ):
         self._autoencoder, self._scorer, self._multiple = autoencoder, scorer, multiple
-        self._latents, self._capacity = latents, capacity
+        self._latents, self._stream, self._capacity = latents, stream, capacity
         self._sources: OrderedDict[tuple, Source] = OrderedDict()
         self._resized: OrderedDict[tuple, torch.Tensor] = OrderedDict()
 
@@ -103,4 +105,5 @@ class Sources:
         return self._autoencoder.encode(pixels)
 
     def _embedding(self, picture: Picture) -> torch.Tensor | None:
-        return self._scorer.embed_pil([picture.image])[0] if self._scorer else None
+        with beside(self._stream):
+            return self._scorer.embed_pil([picture.image])[0] if self._scorer else None

@@ -14,7 +14,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 @pytest.mark.parametrize(
-    "name", ["kernels", "order", "store", pytest.param("engine", marks=pytest.mark.slow), "levers"]
+    "name", ["kernels", "order", "store", "train", pytest.param("engine", marks=pytest.mark.slow), "levers"]
 )
 def test_a_script_runs_small(name):
     before = {file: file.read_bytes() for file in RESULTS.glob("*.jsonl")}

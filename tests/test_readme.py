@@ -13,6 +13,9 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 CODE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 CONFIG = re.search(r"```toml\n(.*?)```", README, re.DOTALL)[1]
 
+TRAINER = """use_distributed_sampler=False, accelerator="cpu", logger=False, enable_progress_bar=False,
+    enable_model_summary=False, enable_checkpointing=False"""
+
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
@@ -33,13 +36,20 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on workers and devices
 def test_the_python_blocks(project, capsys):
-    names = {}
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64 * 64, 2))
+    names = {"network": network, "optimizer": torch.optim.SGD(network.parameters(), lr=1e-3)}
     with torch._dynamo.config.patch(disable=True):
         for block in CODE:
-            exec(block.replace("ViT-B-32:openai", "clip").replace("steps=50", "steps=4"), names)
+            block = block.replace("ViT-B-32:openai", "clip").replace("steps=50", "steps=4")
+            exec(block.replace("use_distributed_sampler=False", TRAINER), names)
     assert len(capsys.readouterr().out.splitlines()) == 8 * 4
     assert names["pixels"].shape == (64, 64, 3)
     assert 0 <= names["metrics"]["overall"] <= 1
     assert len(names["dataset"]) == 6 + 6 * 4 * 4 and len(next(iter(names["sampler"]))) > 0
     assert (project / "run" / "report.html").is_file()
+    steps = -(-names["sampler"].plan(0).total // 16) * names["sampler"].epochs
+    assert names["trainer"].global_step == steps > 0
+    assert names["sampler"].epoch == names["sampler"].epochs == 2  # timm's loop consumed what there is
+    assert all(parameter.grad is None for parameter in names["model"].parameters())

@@ -1,7 +1,8 @@
 """A RunConfig becomes a trained classifier and its metrics, in a folder that reproduces the run."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
@@ -24,6 +25,7 @@ from discl.loader import open_loader
 from discl.progress import Event, OnEvent, ignore
 from discl.ranks import ALONE, Ranks, joined
 from discl.sampler import CurriculumSampler
+from discl.scalars import Scalars
 from discl.spent import PARTS, shares
 from discl.store import Store
 from discl.views import View
@@ -35,10 +37,11 @@ SELECTION = "selection.txt"  # beside the checkpoint
 def train(config: RunConfig, out: str | Path, on_event: OnEvent | None = None) -> dict:
     """Train on the data and, if the policy needs it, the store's selection `default`; returns the metrics.
 
-    `out` receives metrics.json, config.toml, log.jsonl, checkpoints/ and report.html. `on_event` gets an event
-    "progress" after every step (rate, input_wait, compute, bottleneck) and "epoch" after every epoch. Run again with
-    the same config, it goes on where it stopped, to the same weights, with the images that the store had selected
-    when it began; a finished run returns its metrics again. To train on a store that has grown, use a new `out`.
+    `out` receives metrics.json, config.toml, log.jsonl, checkpoints/, report.html and, with the package, tensorboard/.
+    `on_event` gets an event "progress" after every step (rate, input_wait, compute, bottleneck) and "epoch" after every
+    epoch. Run again with the same config, it goes on where it stopped, to the same weights, with the images that the
+    store had selected when it began; a finished run returns its metrics again. To train on a store that has grown, use
+    a new `out`.
     Under torchrun all ranks train on the same global batches and return the same metrics, the first one writes;
     it may be continued by another number of ranks. Raises DisclError: see the parts for what can be wrong.
     """
@@ -64,8 +67,8 @@ def _train(config: RunConfig, out: Path, on_event: OnEvent, ranks: Ranks) -> dic
     if ranks.first:
         _write(out / "config.toml", to_toml(config))
         _write(out / "log.jsonl", _lines(before["history"] if before else []))
-    listen = logged(out / "log.jsonl", on_event) if ranks.first else on_event
-    history = fit(learner, loader, config.train, judges.get("val"), listen, checkpoints)
+    with logged(out, on_event) if ranks.first else nullcontext(on_event) as listen:
+        history = fit(learner, loader, config.train, judges.get("val"), listen, checkpoints)
     result = {split: judge() for split, judge in judges.items()}
     summary = result.get("test", result.get("val", {})) | {
         "splits": result,
@@ -83,16 +86,20 @@ def _train(config: RunConfig, out: Path, on_event: OnEvent, ranks: Ranks) -> dic
     return summary
 
 
-def logged(file: Path, on_event: OnEvent) -> OnEvent:
-    """A listener that also appends what is worth keeping to log.jsonl."""
+@contextmanager
+def logged(out: Path, on_event: OnEvent) -> Iterator[OnEvent]:
+    """A listener that also appends what is worth keeping to log.jsonl, and epochs to tensorboard/."""
+    with closing(Scalars(out / "tensorboard")) as scalars:
 
-    def listen(event: Event) -> None:
-        if event["event"] != "progress":
-            with open(file, "a") as log:
-                log.write(json.dumps(event) + "\n")
-        on_event(event)
+        def listen(event: Event) -> None:
+            if event["event"] != "progress":
+                with open(out / "log.jsonl", "a") as log:
+                    log.write(json.dumps(event) + "\n")
+            if event["event"] == "epoch":
+                scalars.write(event)
+            on_event(event)
 
-    return listen
+        yield listen
 
 
 def speed(history: list[dict], sampler: CurriculumSampler) -> dict:

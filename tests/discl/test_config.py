@@ -113,35 +113,6 @@ def test_the_resolved_config_loads_to_itself():
         assert parse_config(to_toml(config), Path("/elsewhere")) == config
 
 
-def test_paths_of_adapters_are_relative_to_the_config():
-    model = parse_config(EVERY_KEY, Path("/here")).model
-    assert model.loras == ("/here/fox.safetensors:0.5", "hub:someone/style")
-    assert model.embeddings == ("/here/word.safetensors", "/here/den.safetensors:<den>")
-    assert load('[model]\nloras = ["a/folder", "hub:x/y:2"]\n').model.loras == ("/here/a/folder", "hub:x/y:2")
-
-
-@pytest.mark.parametrize(
-    ("text", "part"),
-    [
-        ('[model]\nloras = ["a.safetensors:nan"]\n', "not a finite number"),
-        ('[model]\nloras = [""]\n', "give a path"),
-        ('[model]\nembeddings = ["a.pt"]\n', "file.safetensors:word"),
-        ('[model]\nembeddings = ["a.safetensors:"]\n', "file.safetensors:word"),
-        ('[model]\nembeddings = ["a.safetensors", "a.safetensors"]\n', "appears twice"),
-        ('[model]\npath = "folder"\nrevision = "main"\n', "hub:organisation/name"),
-        ('[spectrum]\nmode = "pure-noise"\n', "set levels = [0]"),
-        ('[spectrum]\nmode = "pure-noise"\nlevels = [0, 10]\n', "level 0 only"),
-        ("[spectrum]\nguidance_interval = [0.5, 0.5]\n", "low must be less than high"),
-        ("[spectrum]\nguidance_interval = [0.5, 1.5]\n", "less than or equal to 1"),
-        ("[spectrum]\nguidance_interval = 0.5\n", "[low, high]"),
-    ],
-)
-def test_what_a_model_or_mode_cannot_mean_is_named(text, part):
-    message = complaint(text)
-    assert message.startswith(("run.toml: [model]", "run.toml: [spectrum]"))
-    assert part in message
-
-
 def test_defaults_are_the_contracts():
     config = load()
     assert config.score is None

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from discl.cli import main
-from discl.config import parse_config
+from discl.config import RunConfig, parse_config
 from discl.engine import Engine, Request
+from discl.errors import ConfigError
 from discl.generation import generate
 from discl.recipe import digest, make_recipe, recipe_of
 from tests.adapters import save_embedding, save_lora
@@ -35,6 +36,42 @@ def adapters(tmp_path, tiny_models) -> dict[str, str]:
     vector = torch.randn(16, generator=torch.Generator().manual_seed(1))
     save_embedding(tmp_path / "word.safetensors", {"<hut>": vector})
     return {"loras": 'model.loras=["lora:0.5"]', "embeddings": 'model.embeddings=["word.safetensors:<den>"]'}
+
+
+def parsed(text: str) -> RunConfig:
+    return parse_config(CONFIG + text, Path("/here"), "run.toml")
+
+
+def test_paths_of_adapters_are_relative_to_the_config():
+    model = parsed(
+        '[model]\nloras = ["fox.safetensors:0.5", "hub:someone/style"]\n'
+        'embeddings = ["word.safetensors", "den.safetensors:<den>"]\n'
+    ).model
+    assert model.loras == ("/here/fox.safetensors:0.5", "hub:someone/style")
+    assert model.embeddings == ("/here/word.safetensors", "/here/den.safetensors:<den>")
+    assert parsed('[model]\nloras = ["a/folder", "hub:x/y:2"]\n').model.loras == ("/here/a/folder", "hub:x/y:2")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ('[model]\nloras = ["a.safetensors:nan"]\n', "not a finite number"),
+        ('[model]\nloras = [""]\n', "give a path"),
+        ('[model]\nembeddings = ["a.pt"]\n', "file.safetensors:word"),
+        ('[model]\nembeddings = ["a.safetensors:"]\n', "file.safetensors:word"),
+        ('[model]\nembeddings = ["a.safetensors", "a.safetensors"]\n', "appears twice"),
+        ('[model]\npath = "folder"\nrevision = "main"\n', "hub:organisation/name"),
+        ('[spectrum]\nmode = "pure-noise"\n', "set levels = [0]"),
+        ('[spectrum]\nmode = "pure-noise"\nlevels = [0, 10]\n', "level 0 only"),
+        ("[spectrum]\nguidance_interval = [0.5, 0.5]\n", "low must be less than high"),
+        ("[spectrum]\nguidance_interval = [0.5, 1.5]\n", "less than or equal to 1"),
+        ("[spectrum]\nguidance_interval = 0.5\n", "[low, high]"),
+    ],
+)
+def test_what_a_model_or_mode_cannot_mean_is_named(text, part):
+    with pytest.raises(ConfigError, match=r"^run\.toml: \[(model|spectrum)\]") as caught:
+        parsed(text)
+    assert part in str(caught.value)
 
 
 def test_a_run_with_lora_and_embedding_makes_what_the_engine_makes_with_them(file, adapters, tiny_models):

@@ -206,3 +206,25 @@ def test_what_float32_breaks_as_well_is_nan_once(models):
     assert len(samples) == 6
     assert [key for key, sample in samples.items() if sample.status == "nan"] == ["3"]
     assert samples["3"].image is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("[enforce fail at alloc_cpu.cpp] . DefaultCPUAllocator: can't allocate memory")],
+)
+def test_a_picture_that_does_not_fit_is_an_error_of_its_own(models, error):
+    """Fewer slots would not help it, and its neighbours go on."""
+    requests = crowd(6, 4)
+    with Engine.from_pretrained(models[0], steps=STEPS, slots=4) as engine:
+        read = engine.networks().sources.read
+
+        def fails(request):
+            if request.key == "2":
+                raise error
+            return read(request)
+
+        engine.networks().sources.read = fails
+        samples = {sample.request.key: sample for sample in engine.run(requests)}
+    assert len(samples) == 6 and engine.stats.out_of_memory == 0
+    assert [key for key, sample in samples.items() if sample.status == "error"] == ["2"]
+    assert samples["2"].reason.startswith("source image: ") and len(samples["2"].reason) > len("source image: ")

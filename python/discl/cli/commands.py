@@ -4,17 +4,15 @@ import argparse
 import importlib.util
 import json
 import logging
-import os
 import subprocess
 import sys
 import warnings
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from discl.cli.progress import first_rank, progress
 from discl.cli.stop import Stop
 from discl.errors import DisclError
-from discl.progress import Event, shower
 
 if TYPE_CHECKING:
     from discl.config import RunConfig
@@ -24,7 +22,7 @@ def demo(args: argparse.Namespace, stop: Stop) -> None:
     from discl.demo.run import run_demo
 
     _quiet(args.verbose)
-    with _progress(stop) as on_event:
+    with progress(stop) as on_event:
         page = run_demo(Path(args.out or "discl-demo"), full=args.full, on_event=on_event)
     print(page)
 
@@ -60,7 +58,7 @@ def generate(args: argparse.Namespace, stop: Stop) -> None:
     from discl.generation import generate
 
     _quiet(args.verbose)
-    with _progress(stop) as on_event:
+    with progress(stop) as on_event:
         store = generate(config, on_event)
     print(f"{len(store)} samples, {len(store.selection('default'))} accepted", file=sys.stderr)
     print(config.store.path)
@@ -70,9 +68,9 @@ def train(args: argparse.Namespace, stop: Stop) -> None:
     config = _config(args)
     from discl.training import train
 
-    with _progress(stop) as on_event:
+    with progress(stop) as on_event:
         train(config, _out(args), on_event)
-    if _first_rank():
+    if first_rank():
         print(_out(args))
 
 
@@ -98,21 +96,12 @@ def bench(args: argparse.Namespace, stop: Stop) -> int:
     return subprocess.run([sys.executable, "-m", "benchmarks", *args.names], cwd=root).returncode
 
 
-def verify(args: argparse.Namespace, stop: Stop) -> int:
-    from discl.store import verify
-
-    problems = [(path, problem) for path in args.stores for problem in verify(path)]
-    for path, problem in problems:
-        print(f"{path}: {problem}")
-    return 1 if problems else 0
-
-
 def pack(args: argparse.Namespace, stop: Stop) -> None:
     config = _config(args)
     from discl.data import load_data
     from discl.data.packed import pack
 
-    with _progress(stop) as on_event:
+    with progress(stop) as on_event:
         store = pack(load_data(config.data), args.store, int(config.store.shard_mb * 2**20), on_event)
     print(f"{len(store)} images", file=sys.stderr)
     print(args.store)
@@ -137,10 +126,6 @@ def _config(args: argparse.Namespace, overrides: list[str] | None = None) -> "Ru
     return load_config(args.config, args.overrides if overrides is None else overrides)
 
 
-def _first_rank() -> bool:
-    return os.environ.get("RANK", "0") == "0"
-
-
 def _out(args: argparse.Namespace) -> Path:
     return Path(args.out or f"{Path(args.config).stem}-run")
 
@@ -149,22 +134,6 @@ def _write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path
-
-
-@contextmanager
-def _progress(stop: Stop):
-    """A listener that shows progress on stderr, under torchrun the first rank's, and raises on a wish to stop."""
-    show = shower()
-
-    def on_event(event: Event) -> None:
-        if _first_rank():
-            show(event)
-        stop.check(event)
-
-    try:
-        yield on_event
-    finally:
-        show.close()
 
 
 def _quiet(verbose: bool) -> None:

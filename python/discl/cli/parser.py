@@ -6,6 +6,7 @@ from typing import NoReturn
 
 from discl import __version__
 from discl.cli import commands
+from discl.cli.store_parser import add_store_commands
 
 
 class Parser(argparse.ArgumentParser):
@@ -61,8 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
     bench.add_argument("names", metavar="NAME", nargs="*", help="default: all")
 
     stores = known.add_parser("store", help="look after stores").add_subparsers(metavar="COMMAND", required=True)
-    verify = _command(stores, "verify", commands.verify, "check every byte")
-    verify.add_argument("stores", metavar="STORE", nargs="+")
+    add_store_commands(stores, _command)
     pack = _command(
         stores, "pack", commands.pack, 'real images into shards, for data.kind = "store"; again to continue'
     )

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ from typing import Any
 from discl import _C
 from discl.atomic import put_if_absent
 from discl.errors import StoreError
+from discl.store import history
 
 FORMAT = 2  # 1 had BLAKE2b digests of tars
 FOLDERS = ("manifest", "shards", "index", "embeddings", "selections", "runs")
+ATTEMPTS = 20
 _NAME = re.compile(r"(\d{6,})\.json")
 _SNAPSHOT = re.compile(r"(\d{6,})-([0-9a-f]{32})")
 
@@ -84,13 +86,29 @@ def publish(root: Path, number: int, rows: int, images: int, run_id: str, files:
 
 def sealed_shards(root: Path) -> list[Shard]:
     """Every shard in the manifest, by number. Raises StoreError for no store or a damaged manifest."""
+    for _ in range(ATTEMPTS):
+        try:
+            return _sealed(root)
+        except FileNotFoundError:  # a rewrite has retired an entry since the folder was listed
+            continue
+    raise StoreError(f"{root / 'manifest'}: its entries vanish while they are read; try again later")
+
+
+def _sealed(root: Path) -> list[Shard]:
     try:
         names = os.listdir(root / "manifest")
     except OSError as error:
         raise StoreError(
             f"{root} is not a discl store ({error.strerror}: manifest/); give one that `discl generate` made"
         ) from error
-    return [_read(root / "manifest" / name) for name in entry_names(names)]
+    past = history.rewrites(root)
+    retired = {(number, digest) for rewrite in past for number, digest in rewrite.retired}
+    shards = {shard.number: shard for shard in (_read(root / "manifest" / name) for name in entry_names(names))}
+    for entry in (entry for rewrite in past for entry in rewrite.shards):
+        shard = parse(f"{entry['number']}", f"{root / history.FOLDER}", json.dumps(entry).encode())
+        shards.setdefault(shard.number, shard)
+    live = (shard for shard in shards.values() if (shard.number, shard.digest) not in retired)
+    return sorted(live, key=lambda shard: shard.number)
 
 
 def entry_names(names: Iterable[str]) -> list[str]:
@@ -99,18 +117,27 @@ def entry_names(names: Iterable[str]) -> list[str]:
 
 
 def snapshot_id(shards: list[Shard]) -> str:
-    """<number of shards>-<digest of their entries>. Shards are only ever added: old ids stay resolvable."""
-    digest = hashlib.blake2b("".join(shard.digest for shard in shards).encode(), digest_size=16)
-    return f"{len(shards):06d}-{digest.hexdigest()}"
+    """<number of shards>-<digest of their entries>. Old ids stay resolvable while shards are only added."""
+    return _snapshot_id([shard.digest for shard in shards])
 
 
-def shards_at(shards: list[Shard], snapshot: str) -> list[Shard]:
-    """The shards sealed when `snapshot` was taken. Raises StoreError when the store never had that state."""
+def _snapshot_id(digests: Sequence[str]) -> str:
+    return f"{len(digests):06d}-{hashlib.blake2b(''.join(digests).encode(), digest_size=16).hexdigest()}"
+
+
+def shards_at(shards: list[Shard], snapshot: str, past: Sequence[history.Rewrite] = ()) -> list[Shard]:
+    """The shards sealed when `snapshot` was taken.
+
+    Raises StoreError when the store never had that state, or when a rewrite in `past` retired a part of it.
+    """
     match = _SNAPSHOT.fullmatch(snapshot)
     if not match:
         raise StoreError(f"snapshot {snapshot!r} is not an id that Store.snapshot() gives, such as 000012-<32 hex>")
     then = shards[: int(match[1])]
     if snapshot_id(then) != snapshot:
+        refusal = history.refusal(snapshot, int(match[1]), past, _snapshot_id)
+        if refusal:
+            raise StoreError(refusal)
         raise StoreError(f"snapshot {snapshot} is no state of this store ({len(shards)} shards); is it another's?")
     return then
 
@@ -118,6 +145,8 @@ def shards_at(shards: list[Shard], snapshot: str) -> list[Shard]:
 def _read(path: Path) -> Shard:
     try:
         return parse(path.name, str(path), path.read_bytes())
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise _damaged(str(path), repr(error)) from error
 

@@ -14,7 +14,7 @@ from PIL import Image
 from discl import _C
 from discl.atomic import write_atomic
 from discl.errors import StoreError
-from discl.store import index, manifest
+from discl.store import history, index, manifest
 from discl.store.columns import PLACE_SCHEMA, SCHEMA, check_key
 from discl.store.embeddings import read_embeddings
 from discl.store.index import Filter
@@ -48,8 +48,11 @@ class Store:
         self.path = self._remote.folder if self._remote else Path(path)
         self.name = self._remote.url if self._remote else str(self.path)
         shards = self._remote.shards() if self._remote else manifest.sealed_shards(self.path)
-        self.shards = shards if at is None else manifest.shards_at(shards, at)
+        self.shards = shards if at is None else manifest.shards_at(shards, at, self._past())
         self._readers: dict[int, _C.ShardReader] = {}
+
+    def _past(self) -> list[history.Rewrite]:
+        return [] if self._remote else history.rewrites(self.path)
 
     def __reduce__(self):
         if self._remote:

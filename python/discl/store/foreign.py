@@ -1,0 +1,110 @@
+"""Other people's folders and archives in, images with what is known of them out; nothing is unpacked to disk."""
+
+import json
+import re
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from discl.data.imagefolder import EXTENSIONS, scan
+from discl.errors import StoreError
+
+LEAF = re.compile(r"Strength(\d+)_guidance(\d+)_seed(\d+)")
+WDS_IMAGES = ("jpg", "jpeg", "png", "webp")
+MEMBER_BYTES = 256 << 20
+
+
+@dataclass
+class Found:
+    """name: where the image was, a path; row: the index columns that are known."""
+
+    name: str
+    image: bytes = b""
+    row: dict[str, Any] = field(default_factory=dict)
+
+
+def from_imagefolder(root: Path) -> Iterator[Found]:
+    """root/<class>/* or root/{train,val,test}/<class>/*; of the latter the training images."""
+    table = scan(root)
+    for at in table.rows("train"):
+        label = int(table.labels[at])
+        row = {"class_id": label, "class_name": table.class_names[label]}
+        yield Found(table.ids[at], Path(table.paths[at]).read_bytes(), row)
+
+
+def from_reference(root: Path) -> Iterator[Found]:
+    """<Class_with_underscores>/Strength<S>_guidance<G>_seed<k>/<image>: level is 100 - S (paper.md 9)."""
+    classes = sorted(folder for folder in root.iterdir() if folder.is_dir())
+    for number, folder in enumerate(classes):
+        for leaf in sorted(folder.iterdir()):
+            named = LEAF.fullmatch(leaf.name)
+            if not named or int(named[1]) > 100:
+                continue
+            row = {"class_id": number, "class_name": folder.name.replace("_", " ")}
+            row |= {"level": 100 - int(named[1]), "seed": int(named[3])}
+            for file in sorted(leaf.iterdir()):
+                if file.suffix.lower() in EXTENSIONS:
+                    yield Found(file.name, file.read_bytes(), row)
+
+
+def from_webdataset(path: Path) -> Iterator[Found]:
+    """Samples of a tar, or of a folder's tars: <name>.<jpg|jpeg|png|webp> with .cls, .txt and .json beside it."""
+    for tar in sorted(path.glob("*.tar")) if path.is_dir() else [path]:
+        try:
+            with tarfile.open(tar, "r|") as archive:
+                yield from _samples(tar, archive)
+        except tarfile.TarError as error:
+            raise StoreError(f"{tar}: is no tar that can be read ({error})") from error
+
+
+def _samples(tar: Path, archive: tarfile.TarFile) -> Iterator[Found]:
+    sample = Found("")
+    for member in archive:
+        if not member.isfile():
+            continue
+        name, kind = _checked(tar, member)
+        if name != sample.name:
+            if sample.image:
+                yield sample
+            sample = Found(name)
+        content = archive.extractfile(member)
+        assert content is not None
+        _take(sample, kind, content.read(), tar)
+    if sample.image:
+        yield sample
+
+
+def _checked(tar: Path, member: tarfile.TarInfo) -> tuple[str, str]:
+    """The sample's name and the kind of the member. StoreError for names that lead elsewhere and absurd sizes."""
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts or "\\" in member.name:
+        raise StoreError(f"{tar}: member {member.name!r} leads out of the archive; it is refused")
+    if member.size > MEMBER_BYTES:
+        raise StoreError(f"{tar}: member {member.name!r} has {member.size} bytes, more than {MEMBER_BYTES}")
+    stem, _, kind = path.name.partition(".")
+    return str(path.with_name(stem or "_")), kind.lower()
+
+
+def _take(sample: Found, kind: str, data: bytes, tar: Path) -> None:
+    try:
+        if kind in WDS_IMAGES:
+            sample.image = data
+        elif kind == "cls":
+            sample.row["class_id"] = int(data)
+        elif kind == "txt":
+            sample.row["prompt"] = data.decode()
+        elif kind == "json":
+            facts = json.loads(data)
+            kinds = {"class_name": str, "level": int, "seed": int, "prompt": str}
+            sample.row |= {name: facts[name] for name, type in kinds.items() if isinstance(facts.get(name), type)}
+    except (ValueError, AttributeError) as error:
+        raise StoreError(f"{tar}: {sample.name}.{kind} cannot be understood: {error}") from error
+
+
+KINDS: dict[str, Callable[[Path], Iterator[Found]]] = {
+    "imagefolder": from_imagefolder,
+    "wds": from_webdataset,
+    "reference": from_reference,
+}

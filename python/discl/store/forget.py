@@ -1,0 +1,91 @@
+"""Source ids in, a store without a trace of them out: variants, scores, embeddings, selected keys, quarantine lines."""
+
+import io
+import json
+import os
+from collections.abc import Iterable
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from discl.atomic import write_atomic
+from discl.progress import OnEvent, ignore
+from discl.store import manifest
+from discl.store.index import open_index
+from discl.store.keys import Keys
+from discl.store.reader import Store
+from discl.store.rewrite import exclusive, rewrite, sweep
+
+SHARD_BYTES = 256_000_000
+
+
+def forget(
+    path: str | os.PathLike, sources: Iterable[str], shard_bytes: int = SHARD_BYTES, on_event: OnEvent = ignore
+) -> int:
+    """Remove every sample of these source ids, and what else the store knows of them; returns how many samples.
+
+    A sample goes when any of its `source_ids` is named: equal images of two sources were one. Shards with such a
+    sample are written anew, the others stay; a killed call is finished by the same call. Snapshots with a forgotten
+    sample cannot be opened again. Trainings' outputs and reports outside the store are not touched.
+    """
+    root, ids = Path(path), frozenset(sources)
+    with exclusive(root):
+        counts = {shard.number: _count(root, shard, ids) for shard in manifest.sealed_shards(root)}
+        touched = [shard for shard in manifest.sealed_shards(root) if counts[shard.number]]
+        if touched:
+            identity = blake2b("\n".join(sorted(ids)).encode(), digest_size=16).hexdigest()
+            rewrite(root, "forget", touched, lambda row: not _is_of(row, ids), shard_bytes, identity, on_event)
+        sweep(root)
+        _prune(root)
+        _clean_quarantine(root / "quarantine.jsonl", ids)
+    return sum(counts.values())
+
+
+def known(path: str | os.PathLike, source: str) -> bool:
+    """Whether the store has samples of this source id."""
+    root = Path(path)
+    return any(_count(root, shard, frozenset([source])) for shard in manifest.sealed_shards(root))
+
+
+def _is_of(row: dict[str, Any], ids: frozenset[str]) -> bool:
+    return row["source_id"] in ids or not ids.isdisjoint(row["source_ids"] or ())
+
+
+def _count(root: Path, shard: manifest.Shard, ids: frozenset[str]) -> int:
+    batches = open_index(root, shard).iter_batches(columns=["source_id", "source_ids"], use_threads=False)
+    return sum(_is_of(row, ids) for batch in batches for row in batch.to_pylist())
+
+
+def _prune(root: Path) -> None:
+    """Selections and further scores lose the keys that the store no longer has."""
+    keys = Keys(Store(root).keys())
+    for file in sorted([*root.glob("selections/*.parquet"), *root.glob("scores/*/*.parquet")]):
+        with pq.ParquetFile(file) as opened:
+            table = opened.read()
+        there = [key in keys for key in table["key"].to_pylist()]
+        if not all(there):
+            buffer = io.BytesIO()
+            pq.write_table(table.filter(pa.array(there, pa.bool_())), buffer)
+            write_atomic(file, buffer.getvalue())
+
+
+def _clean_quarantine(file: Path, ids: frozenset[str]) -> None:
+    """Drop the lines about files that are one of the ids, or end in one: an id is a path below the data's root."""
+    if not file.is_file():
+        return
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    kept = [line for line in lines if not _is_about(line, ids)]
+    if len(kept) < len(lines):
+        write_atomic(file, "".join(f"{line}\n" for line in kept).encode())
+
+
+def _is_about(line: str, ids: frozenset[str]) -> bool:
+    """A line that cannot be parsed may be about anybody: it goes."""
+    try:
+        parts = Path(json.loads(line)["path"]).parts
+    except (ValueError, KeyError, TypeError):
+        return True
+    return any("/".join(parts[at:]).lstrip("/") in ids for at in range(len(parts))) or "/".join(parts) in ids

@@ -1,0 +1,64 @@
+"""What replaced which shards, one record per rewrite: STORE/manifest/rewrites/000000.json.
+
+A record is put in one step, and from then on its new shards are in the manifest and its retired ones are not: a store
+is never seen between the two. The files of a record are settled (entered, removed) afterwards, see rewrite.py.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from discl.atomic import put_if_absent
+from discl.errors import StoreError
+
+FOLDER = "manifest/rewrites"
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """reason: the command; before: digests of all shards in order; retired: (number, digest); shards: new entries."""
+
+    reason: str
+    at: str
+    before: list[str]
+    retired: list[tuple[int, str]]
+    shards: list[dict[str, Any]]
+
+
+def rewrites(root: Path) -> list[Rewrite]:
+    """Every record, oldest first. StoreError for a damaged one."""
+    try:
+        names = sorted(name for name in os.listdir(root / FOLDER) if name.endswith(".json") and name[0] != ".")
+    except FileNotFoundError:
+        return []
+    return [_read(root / FOLDER / name) for name in names]
+
+
+def record(root: Path, rewrite: Rewrite) -> None:
+    """The moment at which a rewrite happens."""
+    (root / FOLDER).mkdir(exist_ok=True)
+    path = root / FOLDER / f"{len(rewrites(root)):06d}.json"
+    put_if_absent(path, json.dumps(asdict(rewrite), indent=1).encode())
+
+
+def _read(path: Path) -> Rewrite:
+    try:
+        body = json.loads(path.read_bytes())
+        return Rewrite(**body | {"retired": [(int(number), str(digest)) for number, digest in body["retired"]]})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path}: damaged manifest ({error!r}); restore it from a copy of the store") from error
+
+
+def refusal(snapshot: str, count: int, past: Sequence[Rewrite], digest_of) -> str | None:
+    """Why a snapshot that was a state of this store is none any more; None if it never was one."""
+    for rewrite in past:
+        if digest_of(rewrite.before[:count]) == snapshot:
+            lost = "samples that were forgotten" if rewrite.reason == "forget" else "shards that were replaced"
+            return (
+                f"snapshot {snapshot} contains {lost} since (discl store {rewrite.reason}, {rewrite.at}); "
+                "open the store as it is now, and start trainings that pinned this snapshot anew"
+            )
+    return None

@@ -1,0 +1,154 @@
+"""Shards of a store in, others with the same samples (or fewer) in their place: all at once, or not at all.
+
+.rewrite/            a store of its own, filled from the retired shards; a killed rewrite goes on in it
+.rewrite/built.json  all shards are there: their files move to their places, which no manifest names yet
+a history record     the new shards are in the manifest and the retired ones are not
+settle               entries are written, retired entries and files removed; the next command finishes this too
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from discl.atomic import fsync_folder, write_atomic
+from discl.errors import StoreError
+from discl.progress import Meter, OnEvent, ignore
+from discl.store import history, manifest
+from discl.store.columns import SCHEMA
+from discl.store.index import open_index
+from discl.store.lock import WriterLock
+from discl.store.records import records
+from discl.store.shard import next_number
+from discl.store.writer import StoreWriter
+
+Keep = Callable[[dict[str, Any]], bool]
+DATA = {"shards": ".tar", "index": ".parquet", "embeddings": ".npy"}
+
+
+@contextmanager
+def exclusive(root: Path) -> Iterator[None]:
+    """The store is ours: no other writer, nothing unsealed, earlier rewrites settled. StoreError if it cannot be."""
+    manifest.sealed_shards(root)  # a folder that is no store stays as it is
+    with StoreWriter(root, "recovered", shard_bytes=1 << 62):
+        pass  # seals what a killed writer left
+    lock = WriterLock(root)
+    try:
+        settle(root)
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"cannot rewrite {root}: {error.strerror or error}; nothing is lost: free space and give the command again"
+        ) from error
+    finally:
+        lock.release()
+
+
+def rewrite(
+    root: Path,
+    reason: str,
+    retired: Sequence[manifest.Shard],
+    keep: Keep,
+    shard_bytes: int,
+    parameters: str = "",
+    on_event: OnEvent = ignore,
+) -> None:
+    """Inside `exclusive`: replace these shards by shards of about `shard_bytes` with the rows that `keep` accepts.
+
+    The order of samples in the retired shards is kept. `parameters` tells one rewrite from another, so that a killed
+    one is only continued by the same command on the same store.
+    """
+    before = [shard.digest for shard in manifest.sealed_shards(root)]
+    facts = [reason, parameters, shard_bytes, before, [shard.number for shard in retired]]
+    staging = _staging(root, blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest())
+    if not (staging / "built.json").exists():
+        _fill(root, staging, retired, keep, shard_bytes, Meter(reason, sum(shard.rows for shard in retired), on_event))
+        entries = [
+            json.loads((staging / manifest.manifest_path(s.number)).read_bytes())
+            for s in manifest.sealed_shards(staging)
+        ]
+        write_atomic(staging / "built.json", json.dumps(entries).encode())
+    entries = json.loads((staging / "built.json").read_bytes())
+    _move(staging, root, [name for entry in entries for name in entry["files"]])
+    at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    history.record(root, history.Rewrite(reason, at, before, [(s.number, s.digest) for s in retired], entries))
+    settle(root)
+    shutil.rmtree(staging)
+
+
+def _staging(root: Path, identity: str) -> Path:
+    """The folder that an earlier try of the same rewrite filled, or an empty one whose shards get new numbers."""
+    staging = root / ".rewrite"
+    job = staging / "job"
+    if job.exists() and job.read_text() == identity:
+        return staging
+    shutil.rmtree(staging, ignore_errors=True)
+    (staging / "shards").mkdir(parents=True)
+    first = next_number(root)
+    if first:  # the writer numbers above every file that is there
+        (staging / f"shards/{first - 1:06d}.reserved").touch()
+    write_atomic(job, identity.encode())
+    return staging
+
+
+def _fill(
+    root: Path, staging: Path, retired: Sequence[manifest.Shard], keep: Keep, shard_bytes: int, meter: Meter
+) -> None:
+    with StoreWriter(staging, "", shard_bytes=shard_bytes, user_columns=_user_columns(root, retired)) as writer:
+        for shard in retired:
+            for record in records(root, shard):
+                if keep(record.row) and record.row["key"] not in writer.keys:
+                    writer.append(record.row, record.image, record.extension, record.embedding)
+                meter.advance()
+
+
+def _user_columns(root: Path, shards: Sequence[manifest.Shard]) -> list[str]:
+    names = dict.fromkeys(name for shard in shards for name in open_index(root, shard).schema_arrow.names)
+    return [name for name in names if name not in SCHEMA.names]
+
+
+def _move(staging: Path, root: Path, names: list[str]) -> None:
+    for name in names:
+        if (staging / name).exists():
+            os.rename(staging / name, root / name)
+    for folder in DATA:
+        fsync_folder(root / folder)
+
+
+def settle(root: Path) -> None:
+    """Bring the files into the state that the history names; nothing to do when they are."""
+    live = {shard.number: shard.digest for shard in manifest.sealed_shards(root)}
+    for past in history.rewrites(root):
+        for entry in past.shards:
+            path = root / manifest.manifest_path(entry["number"])
+            if live.get(entry["number"]) == entry["digest"] and not path.exists():
+                write_atomic(path, json.dumps(entry, indent=1).encode())
+        for number, _ in past.retired:
+            if number not in live:
+                _remove(root, number)
+
+
+def _remove(root: Path, number: int) -> None:
+    names = [manifest.manifest_path(number), *(f"{folder}/{number:06d}{suffix}" for folder, suffix in DATA.items())]
+    for name in names:
+        (root / name).unlink(missing_ok=True)
+
+
+def sweep(root: Path) -> int:
+    """Inside `exclusive`: remove shards' files that no manifest names, and what is unfinished; returns how many."""
+    shutil.rmtree(root / ".rewrite", ignore_errors=True)
+    live = {shard.number for shard in manifest.sealed_shards(root)}
+    files = [
+        file
+        for folder, suffix in DATA.items()
+        for file in [*(root / folder).glob(f"*{suffix}"), *(root / folder).glob(".*.tmp")]
+        if file.name.startswith(".") or (file.stem.isdecimal() and int(file.stem) not in live)
+    ]
+    for file in files:
+        file.unlink()
+    return len(files)

@@ -1,0 +1,93 @@
+"""import: other people's trees and tars become stores with the same bytes; names that lead elsewhere are refused."""
+
+import io
+import signal
+import subprocess
+import sys
+import tarfile
+
+import pytest
+
+from discl.cli import main
+from discl.errors import StoreError
+from discl.store import Store, verify
+from discl.store.export import export
+from discl.store.import_ import import_
+from tests.discl.picture_samples import CLASSES, fill_pictures, picture
+from tests.discl.store_samples import key
+
+
+def put(file, data):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)
+
+
+def images(store):
+    return sorted(store.read(name) for name in store.selection("default"))
+
+
+def test_an_image_folder(tmp_path):
+    for i in range(6):
+        put(tmp_path / f"tree/{['dog', 'cat'][i % 2]}/{i}.JPEG", picture(i))
+    put(tmp_path / "tree/cat/bad.jpg", b"no image")
+    assert main(["store", "import", str(tmp_path / "s"), str(tmp_path / "tree")]) == 0
+    store = Store(tmp_path / "s")
+    assert images(store) == sorted(picture(i) for i in range(6))
+    rows = store.table.to_pylist()
+    assert {row["source_id"]: row["class_name"] for row in rows}["cat/1.JPEG"] == "cat"
+    assert all(row["text_score"] is None and (row["width"], row["height"]) == (24, 16) for row in rows)
+    assert "bad.jpg" in (tmp_path / "s/quarantine.jsonl").read_text()
+    assert len(import_(tmp_path / "tree", tmp_path / "s", "imagefolder", 10**6)) == 6, "again: nothing new"
+    assert verify(tmp_path / "s") == []
+
+
+def test_the_reference_codes_tree(tmp_path):
+    put(tmp_path / "out/Panthera_onca/Strength90_guidance100_seed3/a.jpg", picture(1))
+    put(tmp_path / "out/Panthera_onca/Strength90_guidance100_seed3/clip_emb.pkl", b"never loaded")
+    put(tmp_path / "out/Zebra/Strength50_guidance75_seed4/n01_1.JPEG", picture(2))
+    store = import_(tmp_path / "out", tmp_path / "s", "reference", 10**6)
+    found = [(row["class_name"], row["level"], row["seed"], row["source_id"]) for row in store.table.to_pylist()]
+    assert found == [("Panthera onca", 10, 3, "a.jpg"), ("Zebra", 50, 4, "n01_1.JPEG")]
+    assert images(store) == sorted([picture(1), picture(2)])
+
+
+def test_an_exported_selection_comes_back(tmp_path):
+    fill_pictures(tmp_path / "s", range(12))
+    export(tmp_path / "s", tmp_path / "tars", format="wds")
+    store = import_(tmp_path / "tars", tmp_path / "back", "wds", 10**6)
+    assert images(store) == images(Store(tmp_path / "s"))
+    rows = {row["source_id"]: row for row in store.table.to_pylist()}
+    assert rows[key(1)]["class_name"] == CLASSES[1] and rows[key(1)]["level"] == 10 and rows[key(1)]["class_id"] == 1
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd.jpg", "../up.jpg", "a/../../b.jpg", "a\\b.jpg"])
+def test_names_that_lead_out_are_refused(tmp_path, name):
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        member = tarfile.TarInfo(name)
+        member.size = 3
+        tar.addfile(member, io.BytesIO(b"abc"))
+    with pytest.raises(StoreError, match="leads out of the archive"):
+        import_(tmp_path / "x.tar", tmp_path / "s", "wds", 10**6)
+
+
+def test_what_cannot_be_imported_is_said(tmp_path):
+    (tmp_path / "x.tar").write_bytes(b"no tar" * 1000)
+    with pytest.raises(StoreError, match="is no tar"):
+        import_(tmp_path / "x.tar", tmp_path / "s", "wds", 10**6)
+    with pytest.raises(StoreError, match="nothing to import"):
+        import_(tmp_path / "absent", tmp_path / "s", "wds", 10**6)
+
+
+def test_a_killed_import_goes_on(tmp_path):
+    for i in range(12):
+        put(tmp_path / f"tree/cat/{i}.png", picture(i, "png"))
+    script = (
+        "import os, sys\nfrom discl.store.import_ import import_\n"
+        "def die(event):\n    if event['done'] == 7: os.kill(os.getpid(), 9)\n"
+        "import_(sys.argv[1], sys.argv[2], 'imagefolder', 2000, die)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "tree"), str(tmp_path / "s")])
+    assert done.returncode == -signal.SIGKILL
+    store = import_(tmp_path / "tree", tmp_path / "s", "imagefolder", 2000)
+    assert images(store) == sorted(picture(i, "png") for i in range(12))
+    assert verify(tmp_path / "s") == []
