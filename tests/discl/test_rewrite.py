@@ -175,7 +175,7 @@ sys.addaudithook(watch)
 if command == "forget":
     forget(root, ["source-1", "source-3"])
 else:
-    reshard(root, 9_000)
+    reshard(root, 40_000)
 """
 
 
@@ -198,7 +198,7 @@ def survives(root, tmp_path, command, kills, seed):
         died += kill(root, command, at)
         found = contents(root)[0]
         assert found in ((before[0], kept) if command == "forget" else (before[0],)), f"half a rewrite, killed at {at}"
-    again = forget(root, ["source-1", "source-3"]) if command == "forget" else reshard(root, 9_000)
+    again = forget(root, ["source-1", "source-3"]) if command == "forget" else reshard(root, 40_000)
     assert again is not None and verify(root) == [] and not (root / ".rewrite").exists()
     if command == "forget":
         expect_gone(root)
