@@ -8,7 +8,8 @@
     sources        source images encoded once                  networks       these rooms, for one dtype
     intake         requests read ahead                         work           a request with all that its steps need
     slots          the batch: places and network rows          finish         latents -> scored samples
-    previews       verdicts on latents part-way                transfer       copies between host and device
+    previews       verdicts on latents part-way                rejection      who is given up part-way
+    transfer       copies between host and device
     loop           one run                                     faults         out of memory, lost devices
     engine         its face                                    stats          what it counts
     scorer         CLIP scores and embeddings                  pixels         any PIL image -> RGB

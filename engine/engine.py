@@ -1,7 +1,9 @@
 """Requests -> samples: the engine's face. It owns the model and what outlives a run; `loop` is the run itself."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from os import PathLike
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,7 +22,8 @@ from discl.engine.options import (
     warn_if_slow,
 )
 from discl.engine.pretrained import DiffusionModel, load_model
-from discl.engine.previews import Previews, Rejection
+from discl.engine.previews import Previews, Rejection, no_checks
+from discl.engine.rejection.rule import Rule
 from discl.engine.reproducible import stable_rows
 from discl.engine.request import Request, Sample, check_guidance
 from discl.engine.slots import Slots
@@ -57,7 +60,7 @@ class Engine:
     ):
         self.model, self.scorer, self.device, self.dtype = model, scorer, device, model.dtype
         self.slots, self.steps, self.text_guidance, self.score_prompt = slots, steps, text_guidance, score_prompt
-        self.guidance_interval, self.rejection = guidance_interval, rejection
+        self.guidance_interval, self.rejection = guidance_interval, None
         self.solver = build_solver(solver, model.scheduler_class, model.scheduler_config, steps, mode)
         self.stats = Stats(device_clock=device.type == "cuda")
         self.preparation = Preparation(
@@ -68,13 +71,15 @@ class Engine:
             text_guidance,
             guidance_interval,
             model.scheduler_config.get("num_train_timesteps", 1000),
-            rejection.checks if rejection else lambda steps: (),
+            no_checks,
+            self.judged,
         )
         self._compiled = backend == "torch-compile"
         self._capacity = Capacity(slots)
         self._networks: dict[torch.dtype, Networks] = {}
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._running = False
+        self.reject_by(rejection)
 
     @classmethod
     def from_pretrained(
@@ -91,7 +96,7 @@ class Engine:
         steps: int = 50,
         text_guidance: float = 7.5,
         score_prompt: str | None = None,
-        rejection: Rejection | None = None,
+        rejection: "str | PathLike | Rejection | None" = None,
         guidance_interval: tuple[float, float] | None = None,
         loras: Sequence[str] = (),
         embeddings: Sequence[str] = (),
@@ -104,14 +109,16 @@ class Engine:
         dtype: "float32", "bfloat16", "float16" or "float8" (the UNet's transformer blocks, see `discl.engine.fp8`).
         backend: "torch" (eager) or "torch-compile". text_guidance: library scale g (the paper's w is g-1); at most 1
         means no guidance. guidance_interval: (low, high) in shares of the training timesteps; guidance only where
-        low <= t/T < high (Kynkäänniemi et al. 2024), None for everywhere. Raises ModelError for what cannot be loaded
+        low <= t/T < high (Kynkäänniemi et al. 2024), None for everywhere. rejection: a calibrated rule's file (see
+        `discl.engine.rejection`), None for no early rejection. Raises ModelError for what cannot be loaded
         and DisclError for options this version does not have.
         """
         refuse_unknown(dtype=(dtype, DTYPES), backend=(backend, BACKENDS), mode=(mode, MODES))
         if exported:
             raise DisclError(f"exported={exported!r} goes with an exported backend, which this version does not have")
-        if rejection is not None and not hasattr(rejection, "checks"):
-            raise DisclError(f"rejection={rejection!r} is not a rule for early rejection: give a Rejection, or None")
+        rule = Rule.load(rejection) if isinstance(rejection, str | PathLike) else None
+        if rejection is not None and rule is None and not hasattr(rejection, "checks"):
+            raise DisclError(f"rejection={rejection!r}: give the file of a rule for early rejection, or None")
         if rejection is not None and not clip:
             raise DisclError("early rejection predicts CLIP scores: give clip as well, or rejection=None")
         chosen = find_device(device)
@@ -141,10 +148,12 @@ class Engine:
             text_guidance=text_guidance,
             guidance_interval=guidance_interval,
             score_prompt=score_prompt,
-            rejection=rejection,
+            rejection=None if rule else rejection,
         )
         if dtype == "float8":
             quantize(model, engine.solver)
+        if rule:
+            engine.reject_by(engine.judge(rule))
         return engine
 
     def __enter__(self) -> "Engine":
@@ -173,6 +182,36 @@ class Engine:
             yield from self._loop(requests)
         finally:
             self._running = False
+
+    def reject_by(self, rejection: Rejection | None) -> None:
+        """What early rejection asks from the next run on; None for none."""
+        if self._running:
+            raise DisclError("this engine is running: end its run before its early rejection is changed")
+        self.rejection = rejection
+        self.preparation = replace(self.preparation, checks=rejection.checks if rejection else no_checks)
+
+    def judge(self, rule: Rule) -> Rejection:
+        """A rule's judge. Raises DisclError for a rule that was calibrated for another model, scorer or trajectory."""
+        from discl.engine.rejection.judges import Judge
+
+        differing = sorted(name for name, value in self.signature.items() if rule.made_for.get(name) != value)
+        if differing:
+            given, here = ({name: values.get(name) for name in differing} for values in (rule.made_for, self.signature))
+            raise DisclError(f"this rule for early rejection is for {given}, the engine has {here}: calibrate another")
+        return Judge(rule, self.scorer)
+
+    @property
+    def signature(self) -> dict[str, Any]:
+        """What decides whether a rule for early rejection fits, as JSON."""
+        return {
+            "model": self.model.digest,
+            "scorer": self.scorer.digest if self.scorer else None,
+            "solver": self.solver.name,
+            "mode": self.solver.mode,
+            "steps": self.steps,
+            "text_guidance": self.text_guidance,
+            "guidance_interval": list(self.guidance_interval) if self.guidance_interval else None,
+        }
 
     def networks(self, dtype: torch.dtype | None = None) -> Networks:
         """The model's rooms in a dtype, its own by default; another one is loaded when it is first asked for."""

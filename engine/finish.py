@@ -141,6 +141,7 @@ class Finisher:
             sample.reason = defect(finite[i], images[i])
             sample.status = "nan" if sample.reason else "ok"
             if sample.status == "ok":
+                sample.reason = work.reason and f"control, would have been given up at {work.reason}"
                 sample.image = images[i].copy()
                 if flight.scores:
                     embeddings, text_scores, image_scores = flight.scores
@@ -154,7 +155,7 @@ def rejected(work: Work, slots: int) -> Sample:
     return Sample(
         work.request,
         status="rejected-early",
-        reason=f"given up after {work.rejected_at} of {work.trajectory.steps} steps",
+        reason=work.reason,
         slots=slots,
         rejected_at=work.rejected_at,
         trace=work.trace,

@@ -152,7 +152,7 @@ class Loop:
         slots = self._slots(step.bucket)
         with self._stats.timed("start"):
             for place, work in step.admitted:
-                work.trace, work.rejected_at = [], None  # it may have been under way before
+                work.trace, work.rejected_at, work.reason = [], None, ""  # it may have been under way before
                 latent, noise = self._prepare.start(work, step.bucket)
                 slots.load(place, latent, noise, work.trajectory, work.cond, work.uncond, work.guidance)
         with self._stats.timed("unet"):
@@ -170,7 +170,7 @@ class Loop:
 
     def _preview(self, previews: Previews, step: Step, slots: Slots) -> None:
         """Works that are to be judged now wait for it."""
-        due = [entry for entry in self._scheduler.progress(step) if entry[2] in entry[1].checks]
+        due = [entry for entry in self._scheduler.progress(step) if previews.wants(*entry[1:])]
         if due:
             x0, gaps = slots.preview([place for place, _, _ in due])
             previews.add(step.bucket, [Preview(*entry, *row) for entry, *row in zip(due, x0, gaps, strict=True)])
@@ -180,10 +180,10 @@ class Loop:
     def _judge(self, previews: Previews, everything: bool) -> None:
         """Works go on or end as their verdicts say; a control request always goes on."""
         previews.launch(everything)
-        for bucket, place, work, steps, against in previews.collect(wait=everything):
-            if against and work.rejected_at is None:
-                work.rejected_at = steps
-            if against and not work.request.control:
+        for bucket, place, work, steps, reason in previews.collect(wait=everything):
+            if reason and work.rejected_at is None:
+                work.rejected_at, work.reason = steps, reason
+            if reason and not work.request.control:
                 self._scheduler.drop(bucket, place)
                 self._finish(rejected(work, self._capacity.slots))
             else:

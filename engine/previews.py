@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 class Rejection(Protocol):
     """What the engine asks of early rejection."""
 
-    def checks(self, steps: int) -> tuple[int, ...]:
-        """Executed steps, of a trajectory's `steps`, after which a preview is judged; none of them the last."""
+    def checks(self, level: int, steps: int) -> tuple[int, ...]:
+        """Executed steps, of a level's `steps`, after which a preview may be judged; none of them the last."""
+
+    def wants(self, work: Work, steps: int) -> bool:
+        """Whether to look at this request after `steps` executed steps. Told before anything is computed."""
 
     def features(self, networks: Networks, scorer: "Scorer", works: Sequence[Work], x0: torch.Tensor,
                  gaps: torch.Tensor) -> torch.Tensor:  # fmt: skip
@@ -33,8 +36,14 @@ class Rejection(Protocol):
         A row depends on its own work alone; n is at most the autoencoder's batch.
         """
 
-    def rejects(self, work: Work, steps: int, features: np.ndarray) -> bool:
-        """The verdict on one request after `steps` executed steps, from its features [F]."""
+    def rejects(self, work: Work, steps: int, features: np.ndarray) -> str:
+        """The verdict on one request after `steps` executed steps, from its features [F], the last of `work.trace`:
+        why it is given up, or an empty string."""
+
+
+def no_checks(level: int, steps: int) -> tuple[int, ...]:
+    """Of an engine without early rejection."""
+    return ()
 
 
 class Preview(NamedTuple):
@@ -61,7 +70,7 @@ class Verdict(NamedTuple):
     place: int
     work: Work
     steps: int
-    rejected: bool
+    reason: str  # empty: it goes on
 
 
 class Previews:
@@ -84,6 +93,12 @@ class Previews:
     def busy(self) -> bool:
         return bool(self._waiting or self._flights)
 
+    def wants(self, work: Work, steps: int) -> bool:
+        if steps not in work.checks:
+            return False
+        with self._stats.timed("verdict", host=True):
+            return self._rejection.wants(work, steps)
+
     def add(self, bucket: Bucket, previews: list[Preview]) -> None:
         self._waiting.setdefault(bucket, []).extend(previews)
 
@@ -105,8 +120,9 @@ class Previews:
                 flight.event.synchronize()
             for preview, features in zip(flight.previews, flight.features.numpy(), strict=True):
                 preview.work.trace.append((preview.steps, features.copy()))
-                rejected = self._rejection.rejects(preview.work, preview.steps, features)
-                yield Verdict(flight.bucket, preview.place, preview.work, preview.steps, rejected)
+                with self._stats.timed("verdict", host=True):
+                    reason = self._rejection.rejects(preview.work, preview.steps, features)
+                yield Verdict(flight.bucket, preview.place, preview.work, preview.steps, reason)
 
     def clear(self) -> None:
         """Forget what was not judged."""

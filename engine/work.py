@@ -31,8 +31,8 @@ class Bucket(NamedTuple):
 class Work:
     """A request that is ready to start. rows: network rows of each of its steps, 1 or 2.
 
-    checks: steps done after which it is judged. trace: (steps done, features [F]) of each preview so far. rejected_at:
-    steps done at the first verdict against it.
+    text: what its image is scored against. checks: steps done after which it may be judged. trace: (steps done,
+    features [F]) of each preview so far. rejected_at, reason: steps done at the first verdict against it, and why.
     """
 
     request: Request
@@ -42,9 +42,11 @@ class Work:
     uncond: Condition | None
     guidance: float
     rows: list[int]
+    text: str = ""
     checks: tuple[int, ...] = ()
     trace: list[tuple[int, np.ndarray]] = field(default_factory=list)
     rejected_at: int | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Preparation:
     """How requests become works.
 
     text_guidance: for requests without their own. guidance_interval: (low, high) in shares of the training timesteps,
-    outside of which a step runs without text guidance; None for everywhere. checks: of early rejection.
+    outside of which a step runs without text guidance; None for everywhere. checks: of early rejection, by level and
+    executed steps. judged: the text that a request's image is scored against.
     """
 
     networks: Callable[[torch.dtype], Networks]
@@ -62,7 +65,8 @@ class Preparation:
     text_guidance: float
     guidance_interval: tuple[float, float] | None
     train_timesteps: int
-    checks: Callable[[int], tuple[int, ...]]
+    checks: Callable[[int, int], tuple[int, ...]]
+    judged: Callable[[Request], str]
 
     def __call__(self, request: Request, picture: Picture, dtype: torch.dtype) -> tuple[Work, Bucket]:
         """Encode source and texts (each once). Raises DisclError where the level executes no step."""
@@ -77,7 +81,9 @@ class Preparation:
             cond = networks.condition(request.prompt, *size, guidance, negative=False)
             uncond = networks.condition(request.negative_prompt, *size, guidance, negative=True) if guided else None
         rows = trajectory.network_rows(guided, self.guidance_interval, self.train_timesteps)
-        work = Work(request, source, trajectory, cond, uncond, guidance, rows, self.checks(trajectory.steps))
+        checks = self.checks(request.level, trajectory.steps)
+        text = self.judged(request)
+        work = Work(request, source, trajectory, cond, uncond, guidance, rows, text, checks)
         return work, Bucket(*size, guided, dtype)
 
     def start(self, work: Work, bucket: Bucket) -> tuple[torch.Tensor, Noise]:

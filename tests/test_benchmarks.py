@@ -13,9 +13,10 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-@pytest.mark.parametrize(
-    "name", ["kernels", "order", "store", "train", pytest.param("engine", marks=pytest.mark.slow), "levers"]
-)
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("engine", "rejection")]
+
+
+@pytest.mark.parametrize("name", ["kernels", "order", "store", "train", "levers", *SLOW])
 def test_a_script_runs_small(name):
     before = {file: file.read_bytes() for file in RESULTS.glob("*.jsonl")}
     command = [sys.executable, "-m", "benchmarks", name, "--small"]

@@ -21,6 +21,8 @@ from discl.progress import Meter, OnEvent, ignore
 from discl.prompts import check_template
 from discl.quarantine import Quarantine
 from discl.recipe import digest, make_recipe, model_files, resolved
+from discl.rejection import check_config, refuse_below_rule
+from discl.rejection_rates import rejection_rates
 from discl.run_record import RunRecord, earlier_runs, hardware, new_run_id, versions
 from discl.selection import check_classes, check_kept, select_by_threshold
 from discl.store import Store, StoreWriter, is_url
@@ -68,6 +70,7 @@ def generate(config: RunConfig, on_event: OnEvent | None = None, *, make: MakeEn
         raise ConfigError(
             f"store.path = {config.store.path!r}: generate writes to a folder; give one, and copy it there afterwards"
         )
+    check_config(config)
     if config.score:
         check_template(config.score.prompt, "score.prompt")
     files = model_files(config)
@@ -86,11 +89,15 @@ def generate(config: RunConfig, on_event: OnEvent | None = None, *, make: MakeEn
         job = Job(config, plan, table, writer, quarantine, record.run_id, on_event or ignore, unsealed)
         total = job.missing()
         check_judge(judge_of(config), earlier, certain=not total)
+        refuse_below_rule(Store(config.store.path), config.score, plan.recipe_digest)
         if total:
             check_kept(Store(config.store.path), config.score, config.store.keep, plan.recipe_digest, plan.attempts)
             _make(job, record, total, make, earlier)
     store = Store(config.store.path)
     select_by_threshold(store, config.score, config.store.keep, plan.recipe_digest, attempts=plan.attempts)
+    if total and config.engine.early_rejection:
+        record.facts["rejection"] = [rates.to_json() for rates in rejection_rates(store, plan.recipe_digest)]
+        record.write("done")
     return store
 
 

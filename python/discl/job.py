@@ -6,10 +6,9 @@ Encoding runs in threads beside the engine; rows are written by one thread, in o
 import os
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ from discl.progress import Meter, OnEvent
 from discl.prompts import fill
 from discl.quarantine import Quarantine
 from discl.recorded import Recorded, ends, is_accepted
+from discl.rejection import find_rule
 from discl.sizes import Size, brought_back
 from discl.store import Store
 from discl.store.encode import encode_image
@@ -49,7 +49,7 @@ class Finished(NamedTuple):
 class Job:
     """What one run makes: the attempts that the store lacks, and the retries that their scores ask for.
 
-    unsealed: the rows that no sealed shard had when the run began.
+    unsealed: the rows that no sealed shard had when the run began, or its early rejection had been calibrated.
     """
 
     config: RunConfig
@@ -67,12 +67,11 @@ class Job:
         """Samples to make at least: attempts that the store lacks, without the retries that these may bring."""
         if not self.writer.keys:
             return len(self.plan) * self.plan.attempts.best_of
-        settles = self._settles
+        settles = self._settles()
         return sum(len(self.plan.missing(first, settles)) for first in self.plan)
 
-    @cached_property
     def _settles(self) -> Settles:
-        """What the store knows of a sample when the run begins; the scores count only where they can bring retries."""
+        """What the store knows of a sample by now; the scores count only where they can bring retries."""
         if self.config.spectrum.retries:
             return Recorded(self.config.score, Store(self.writer.root), self.unsealed)
         return lambda planned: planned.key in self.writer.keys or None
@@ -81,15 +80,34 @@ class Job:
         """Make all of them. Whatever stops this, the rows appended so far are whole."""
         meter = Meter("generate", total, self.on_event, self.config.budget.usd_per_hour)
         margin = margin_of(engine, self.config, self.table.class_names)
-        feed = Feed(self.plan, self._settles, self._bad)
+        make = lambda feed: self._make(engine, feed, margin, meter)  # noqa: E731
+        if self.config.engine.early_rejection:
+            rule = find_rule(self.config, self.plan, engine, lambda keys: list(self._again(keys, make, meter)))
+            engine.reject_by(rule and engine.judge(rule))
+            self.unsealed = self.writer.unsealed_rows()
+        for _ in make(Feed(self.plan, self._settles(), self._bad)):
+            pass
+
+    def _again(self, keys: frozenset[str], make, meter: Meter) -> Iterator["Sample"]:
+        """The samples of these keys, those that the store has as well: for what is to be seen of them on their way."""
+        meter.total += sum(key in self.writer.keys for key in keys)
+        return make(Feed(self.plan, lambda planned: planned.key not in keys or None, self._bad))
+
+    def _make(self, engine: "Engine", feed: Feed, margin: Margin, meter: Meter) -> Iterator["Sample"]:
+        """Make a feed's samples, append those that the store lacks, and yield each without its image."""
         waiting: deque[Finished] = deque()
         with ThreadPoolExecutor(ENCODERS) as pool:
             for sample in engine.run(feed):
                 finished, follow_ups = self._judge(sample, feed, margin, pool)
-                waiting.append(finished)
                 meter.total += follow_ups
+                sample.image = None  # its bytes are on their way to the store, and callers may keep many samples
+                if finished.row["key"] in self.writer.keys:
+                    meter.advance(finished.accepted)
+                else:
+                    waiting.append(finished)
                 while len(waiting) > ENCODE_AHEAD or (waiting and _ready(waiting[0])):
                     self._write(waiting.popleft(), meter)
+                yield sample
             while waiting:
                 self._write(waiting.popleft(), meter)
 
@@ -170,7 +188,8 @@ def index_row(planned: PlannedSample, sample: "Sample", recipe: str) -> dict[str
         "image_score": sample.image_score,
         "status": sample.status,
         "reason": sample.reason,
-        "control": False,
+        "control": sample.control,
+        "rejected_at": sample.rejected_at,
     }
 
 

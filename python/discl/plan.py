@@ -20,6 +20,7 @@ from discl.errors import ConfigError, DataError
 from discl.level_work import LevelWork, level_work
 from discl.prompts import Prompts, fill
 from discl.recipe import digest, retry_noise_seed, sample_key
+from discl.rejection import is_control
 from discl.sizes import apply_policy
 from discl.sources import Source, read_sources
 
@@ -38,6 +39,7 @@ class PlannedSample:
     """One image to make. `row` is the table's row to open; `source_ids` names all rows with its bytes.
 
     `retry` numbers the attempts at one (source, level, seed); `first` is the first of them, None for itself.
+    `control`: never rejected early.
     """
 
     key: str
@@ -53,6 +55,7 @@ class PlannedSample:
     prompt: str
     negative_prompt: str
     first: "PlannedSample | None" = None
+    control: bool = False
 
     @property
     def source_id(self) -> str:
@@ -81,6 +84,7 @@ def make_plan(
     work = level_work(spectrum, files)
     named = tuple(table.class_names[label] for label in np.unique(table.labels[hard_rows]))
     plan = Plan(table, spectrum, Prompts(spectrum.prompt, spectrum.prompts, named), digest(recipe), work)
+    plan.control_share = config.engine.control_share if config.engine.early_rejection else 0.0
     plan.sources.extend(read_sources(table, hard_rows, spectrum.seeds, plan.same_prompt, plan.quarantine))
     return plan
 
@@ -94,6 +98,7 @@ class Plan(Sequence[PlannedSample]):
     prompts: Prompts
     recipe_digest: str
     work: Mapping[int, LevelWork]
+    control_share: float = 0.0
     sources: list[Source] = field(default_factory=list)
     quarantined: list[tuple[str, str]] = field(default_factory=list)
     _texts: dict[int, tuple[str, ...]] = field(default_factory=dict)
@@ -139,8 +144,9 @@ class Plan(Sequence[PlannedSample]):
         row, seed, level = source.rows[0], self.spectrum.seeds[number], self.spectrum.levels[place]
         *prompts, negative = self.texts(row)
         label = int(self.table.labels[row])
+        key = sample_key(source.digest, self.recipe_digest, prompts[number], negative, level, seed)
         return PlannedSample(
-            key=sample_key(source.digest, self.recipe_digest, prompts[number], negative, level, seed),
+            key=key,
             row=row,
             source_ids=tuple(self.table.ids[row] for row in source.rows),
             source_digest=source.digest,
@@ -152,6 +158,7 @@ class Plan(Sequence[PlannedSample]):
             noise_seed=source.noise_seeds[number],
             prompt=prompts[number],
             negative_prompt=negative,
+            control=is_control(key, self.control_share),
         )
 
     def attempt(self, planned: PlannedSample, retry: int) -> PlannedSample:
@@ -161,13 +168,15 @@ class Plan(Sequence[PlannedSample]):
             return first
         prompt = self.prompts(first.class_name, first.seed, retry)
         place = (prompt, first.negative_prompt, first.level, first.seed, retry)
+        key = sample_key(first.source_digest, self.recipe_digest, *place)
         return replace(
             first,
-            key=sample_key(first.source_digest, self.recipe_digest, *place),
+            key=key,
             retry=retry,
             noise_seed=retry_noise_seed(first.source_digest, first.seed, retry),
             prompt=prompt,
             first=first,
+            control=is_control(key, self.control_share),
         )
 
     def texts(self, row: int) -> tuple[str, ...]:
@@ -245,4 +254,5 @@ def make_request(planned: PlannedSample, image: "Image.Image | np.ndarray", size
         source_id=planned.source_id,
         key=planned.key,
         size=size,
+        control=planned.control,
     )

@@ -70,7 +70,7 @@ def recipe_of(config: RunConfig, model: str) -> dict[str, Any]:
         "size": list(spectrum.size) if spectrum.size else None,
         "size_policy": spectrum.size_policy if spectrum.size else None,
         "upscale": spectrum.upscale,
-        "rejection": None,
+        "rejection": _rejection(config),
     }
     if config.model.embeddings:
         recipe["embeddings"] = list(config.model.embeddings)
@@ -84,6 +84,14 @@ def resolved(config: RunConfig, files: "ModelFiles", recipe: dict[str, Any]) -> 
     model = config.model.model_copy(update={"path": str(files.name), "revision": ""})
     spectrum = config.spectrum.model_copy(update={"solver": recipe["solver"]})
     return config.model_copy(update={"model": model, "spectrum": spectrum})
+
+
+def _rejection(config: RunConfig) -> dict[str, float] | None:
+    """The threshold is not in it: what was made stays valid for a higher one, and a lower one is refused."""
+    engine = config.engine
+    if not engine.early_rejection:
+        return None
+    return {"false_reject_limit": engine.false_reject_limit, "control_share": engine.control_share}
 
 
 def sample_key(

@@ -11,6 +11,7 @@ import numpy as np
 from discl.attempts import Attempts
 from discl.config import ScoreConfig
 from discl.errors import ConfigError, StoreError
+from discl.rejection import refuse_below_rule
 
 if TYPE_CHECKING:
     import pyarrow
@@ -86,12 +87,16 @@ def select_by_threshold(
     recipe: str,
     name: str = "default",
     attempts: Attempts = SINGLE,
+    below_rule: bool = False,
 ) -> list[str]:
     """Write the selection `name`: one accepted key of one recipe per wish; returns those with an image.
 
     Accepted rows of other recipes stay in the store but out of the selection; its rule counts them.
-    Raises StoreError when accepted images were thrown away by an earlier run with a higher threshold.
+    Raises StoreError when accepted images were thrown away by an earlier run with a higher threshold, and, unless
+    `below_rule` allows it, for a threshold below the one by which early rejection gave samples up.
     """
+    if not below_rule:
+        refuse_below_rule(store, score, recipe)
     accepted = accepted_rows(store.table, score)
     rows = _chosen(accepted, recipe, attempts)
     if keep != "scores":

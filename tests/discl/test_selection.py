@@ -10,6 +10,8 @@ from discl.selection import accepted_rows, accepts, check_classes, select_by_thr
 
 
 class FakeStore:
+    path = "nowhere"
+
     def __init__(self, table: pa.Table):
         self.table = table
 

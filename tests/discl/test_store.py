@@ -17,7 +17,8 @@ from discl.store.columns import SCHEMA
 from tests.discl.store_samples import check, fill, key, sample
 
 COLUMNS = """key run_id recipe created_at source_id source_ids source_digest class_id class_name level seed
-retry attempt_of noise_seed prompt text_score image_score margin status reason control shard offset length crc32c
+retry attempt_of noise_seed prompt text_score image_score margin status reason control rejected_at shard offset length
+crc32c
 width height size_policy"""
 
 

@@ -19,7 +19,6 @@ UNAVAILABLE = MappingProxyType(
         ("model", "backend"): ("torch", "torch-compile"),
         ("model", "exported"): ("",),
         ("spectrum", "fill"): ("none",),
-        ("engine", "early_rejection"): (False,),
         ("budget", "usd"): (0,),
         ("budget", "hours"): (0,),
         ("train", "loss"): ("ce", "balanced-softmax"),

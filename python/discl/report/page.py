@@ -11,16 +11,25 @@ from string import Template
 from typing import Any
 
 from discl.atomic import write_atomic
+from discl.rejection_rates import rejection_rates
 from discl.report.acceptance import acceptance_section
 from discl.report.facts import Facts, store_facts
 from discl.report.html import Markup, join, tag, text
 from discl.report.provenance import cost_section, provenance_section
+from discl.report.rejection import rejection_section
 from discl.report.results import BASELINE, results_section
 from discl.report.spectrum import Sources, spectrum_section
 from discl.report.threshold import threshold_section
 
-NAMES = {"spectrum": "Spectrum", "acceptance": "Accepted", "threshold": "Threshold", "results": "Results",
-         "cost": "Time", "provenance": "Config"}  # fmt: skip
+NAMES = {
+    "spectrum": "Spectrum",
+    "acceptance": "Accepted",
+    "rejection": "Rejected early",
+    "threshold": "Threshold",
+    "results": "Results",
+    "cost": "Time",
+    "provenance": "Config",
+}
 
 
 def write_report(
@@ -46,7 +55,7 @@ def write_report(
     facts = store_facts(store, selection) if store is not None else None
     metrics, stages = metrics or {}, stages or []
     sections = [
-        *(_store_sections(facts, sources) if facts is not None and len(facts) else []),
+        *(_store_sections(store, facts, sources) if facts is not None and len(facts) else []),
         results_section(metrics),
         cost_section(stages),
         provenance_section(config or {}, versions or {}),
@@ -64,8 +73,9 @@ def write_report(
     return Path(out_html)
 
 
-def _store_sections(facts: Facts, sources: Sources) -> list[Markup]:
-    return [spectrum_section(facts, sources), acceptance_section(facts), threshold_section(facts)]
+def _store_sections(store: Any, facts: Facts, sources: Sources) -> list[Markup]:
+    rejected = rejection_section(rejection_rates(store, facts.rule["recipe"]) if "recipe" in facts.rule else [])
+    return [spectrum_section(facts, sources), acceptance_section(facts), *rejected, threshold_section(facts)]
 
 
 def _has(sections: list[Markup], key: str) -> bool:

@@ -38,6 +38,7 @@ ROW_SCHEMA = pa.schema(
         ("status", pa.string()),
         ("reason", pa.string()),
         ("control", pa.bool_()),
+        ("rejected_at", pa.int32()),
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("size_policy", pa.string()),
