@@ -1,12 +1,14 @@
 """Requests -> samples: the engine's face. It owns the model and what outlives a run; `loop` is the run itself."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from discl.engine.compile_cache import CompileCache, open_cache
 from discl.engine.faults import Capacity
 from discl.engine.finish import Finisher
 from discl.engine.fp8 import check_fp8, quantize
@@ -57,6 +59,7 @@ class Engine:
         guidance_interval: tuple[float, float] | None = None,
         score_prompt: str | None = None,
         rejection: Rejection | None = None,
+        cache: CompileCache | None = None,
     ):
         self.model, self.scorer, self.device, self.dtype = model, scorer, device, model.dtype
         self.slots, self.steps, self.text_guidance, self.score_prompt = slots, steps, text_guidance, score_prompt
@@ -74,7 +77,7 @@ class Engine:
             no_checks,
             self.judged,
         )
-        self._compiled = backend == "torch-compile"
+        self._compiled, self._cache = backend == "torch-compile", cache
         self._capacity = Capacity(slots)
         self._networks: dict[torch.dtype, Networks] = {}
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -100,6 +103,7 @@ class Engine:
         guidance_interval: tuple[float, float] | None = None,
         loras: Sequence[str] = (),
         embeddings: Sequence[str] = (),
+        cache: str | None = None,
     ) -> "Engine":
         """Load a diffusers folder, `hub:` id or checkpoint file and, with `clip`, an open_clip scorer.
 
@@ -110,8 +114,9 @@ class Engine:
         backend: "torch" (eager) or "torch-compile". text_guidance: library scale g (the paper's w is g-1); at most 1
         means no guidance. guidance_interval: (low, high) in shares of the training timesteps; guidance only where
         low <= t/T < high (Kynkäänniemi et al. 2024), None for everywhere. rejection: a calibrated rule's file (see
-        `discl.engine.rejection`), None for no early rejection. Raises ModelError for what cannot be loaded
-        and DisclError for options this version does not have.
+        `discl.engine.rejection`), None for no early rejection. cache: a folder or fsspec URL that keeps compiled code
+        for the next process; it will be executed, so the place must be trusted. Raises ModelError for what cannot be
+        loaded and DisclError for options this version does not have.
         """
         refuse_unknown(dtype=(dtype, DTYPES), backend=(backend, BACKENDS), mode=(mode, MODES))
         if exported:
@@ -131,6 +136,7 @@ class Engine:
             check_fp8(chosen)
         warn_if_slow(chosen, DTYPES[dtype])
         model = load_model(path, chosen, DTYPES[dtype], loras, embeddings)
+        compiled = open_cache(cache, model, chosen) if cache and backend == "torch-compile" else None
         scorer = None
         if clip:
             from discl.engine.scorer import Scorer  # open_clip takes seconds to import
@@ -149,6 +155,7 @@ class Engine:
             guidance_interval=guidance_interval,
             score_prompt=score_prompt,
             rejection=None if rule else rejection,
+            cache=compiled,
         )
         if dtype == "float8":
             quantize(model, engine.solver)
@@ -179,9 +186,13 @@ class Engine:
             )
         self._running = True
         try:
-            yield from self._loop(requests)
+            with closing(iter(self._loop(requests))) as samples:
+                for sample in samples:
+                    self._keep_code()
+                    yield sample
         finally:
             self._running = False
+            self._keep_code()
 
     def reject_by(self, rejection: Rejection | None) -> None:
         """What early rejection asks from the next run on; None for none."""
@@ -271,6 +282,10 @@ class Engine:
             draws=self.solver.draws_noise,
             gaps=self.rejection is not None,
         )
+
+    def _keep_code(self) -> None:
+        if self._cache:
+            self._cache.save()
 
     def _resize(self) -> None:
         for networks in self._networks.values():
