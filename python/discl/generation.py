@@ -54,6 +54,7 @@ def make_engine(config: RunConfig, slots: int | str) -> "Engine":
         loras=config.model.loras,
         embeddings=config.model.embeddings,
         score_prompt=config.score.prompt if config.score else None,
+        cache=config.engine.cache or None,
     )
 
 

@@ -54,6 +54,7 @@ slots = 4
 early_rejection = false
 false_reject_limit = 0.1
 control_share = 0.2
+cache = "s3://bucket/code"
 [store]
 path = "out"
 format = "webp"
@@ -289,3 +290,9 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         with pytest.raises(ConfigError) as caught:
             load_config(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
+
+
+def test_a_cache_is_a_folder_beside_the_config_or_a_url():
+    assert load().engine.cache == ""
+    assert load('[engine]\ncache = "code"\n').engine.cache == "/here/code"
+    assert load('[engine]\ncache = "s3://bucket/code"\n').engine.cache == "s3://bucket/code"

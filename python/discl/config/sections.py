@@ -195,6 +195,7 @@ class EngineConfig(Section):
     early_rejection: bool = False
     false_reject_limit: Share = 0.02
     control_share: Share = 0.05
+    cache: OptionalFolderOrUrl = ""
 
 
 class StoreConfig(Section):
