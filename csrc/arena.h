@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -14,12 +15,17 @@ public:
     void clear();                // keeps the memory, so that the next batch touches no new pages
 
 private:
-    static constexpr uint64_t block_bytes = 1 << 22, alignment = 64;
+    static constexpr uint64_t block_bytes = 1 << 22, huge_page = 1 << 21, alignment = 64;
 
+    struct Free {
+        void operator()(char* memory) const { std::free(memory); }
+    };
     struct Block {
-        std::unique_ptr<char[]> bytes;
+        std::unique_ptr<char[], Free> bytes;
         uint64_t size;
     };
+
+    static char* allocated(uint64_t size);
 
     std::mutex mutex_;
     std::vector<Block> blocks_;

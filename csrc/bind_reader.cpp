@@ -86,7 +86,7 @@ static py::list images(const std::shared_ptr<const Batch>& batch) {
         }
         py::array_t<uint8_t> view(py::ssize_t(image.bytes.size()),
                                   reinterpret_cast<const uint8_t*>(image.bytes.data()), owner);
-        view.attr("flags").attr("writeable") = false;
+        py::detail::array_proxy(view.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
         out.append(std::move(view));
     }
     return out;
