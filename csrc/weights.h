@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "huge_pages.h"
 #include "pool.h"
 
 namespace discl {
@@ -46,10 +47,11 @@ private:
     const Segment& place_of(uint64_t which, uint64_t& place) const;
 
     const Pool* pool_;
-    double scale_;                 // a power of two
-    std::vector<uint64_t> ends_;   // cumulative units at the end of each block
-    Ends blocks_;                  // of each segment: a block never crosses segments
-    std::vector<uint32_t> guide_;  // unit >> shift_ -> the first block that ends above those units
+    double scale_;                                     // a power of two
+    std::vector<uint64_t, HugePages<uint64_t>> ends_;  // cumulative units at the end of each block
+    Ends blocks_;                                      // of each segment: a block never crosses segments
+    std::vector<uint32_t, HugePages<uint32_t>>
+        guide_;  // unit >> shift_ -> the first block that ends above those units
     int shift_ = 0;
 };
 
