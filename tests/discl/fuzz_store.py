@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from discl.errors import StoreError
 from discl.store import Store, StoreWriter, verify
+from discl.store.forget import forget
 from discl.store.manifest import _digest, file_entry
 from tests.discl.store_samples import fill, key, sample
 
@@ -57,24 +58,25 @@ def forged_json(value, rng: random.Random):
     return rng.choice(ABSURD)
 
 
-def forge_manifest(root: Path, rng: random.Random, change: bool) -> None:
+def forge_manifests(root: Path, rng: random.Random, change: bool) -> None:
     """Digests that fit the files as they are, and with `change` one absurd entry."""
-    path = root / "manifest/000000.json"
-    body = json.loads(path.read_text())
-    del body["digest"]
-    for name, entry in body["files"].items():
-        if (root / name).is_file():
-            body["files"][name] = file_entry(root / name, next(kind for kind in entry if kind != "bytes"))
-    if change:
-        body = forged_json(body, rng)
-    if isinstance(body, dict):
-        body = body | {"digest": _digest(body)}
-    path.write_text(json.dumps(body))
+    paths = sorted(root.glob("manifest/**/[0-9]*.json"))
+    absurd = rng.choice(paths) if change else None
+    for path in paths:
+        body = json.loads(path.read_text())
+        del body["digest"]
+        for name, entry in body.get("files", {}).items():
+            if (root / name).is_file():
+                body["files"][name] = file_entry(root / name, next(kind for kind in entry if kind != "bytes"))
+        if path == absurd:
+            body = forged_json(body, rng)
+        if isinstance(body, dict):
+            body = body | {"digest": _digest(body)}
+        path.write_text(json.dumps(body))
 
 
-def forge_index(root: Path, rng: random.Random) -> None:
+def forge_index(path: Path, rng: random.Random) -> None:
     """A column of absurd values, of another type, gone, twice, or in another order."""
-    path = root / "index/000000.parquet"
     table = pq.ParquetFile(path).read()
     at = rng.randrange(table.num_columns)
     name = table.schema.names[at]
@@ -135,11 +137,11 @@ def one_round(whole: Path, root: Path, rng: random.Random) -> str:
     files = sorted(path for path in root.rglob("*.*") if path.is_file() and not path.name.startswith("."))
     path = rng.choice(files)
     if forged and path.suffix == ".parquet" and path.parent.name == "index":
-        forge_index(root, rng)
+        forge_index(path, rng)
     elif path.suffix != ".json" or not forged:
         path.write_bytes(damaged(path.read_bytes(), rng))
     if forged:
-        forge_manifest(root, rng, path.suffix == ".json")
+        forge_manifests(root, rng, path.suffix == ".json")
     excused(lambda: read_all(root, trusted=not forged))
     excused(lambda: verify(root))
     excused(lambda: write_on(root))
@@ -149,6 +151,8 @@ def one_round(whole: Path, root: Path, rng: random.Random) -> str:
 def main() -> None:
     folder, rounds, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     whole = folder / "whole"
+    fill(whole, [*range(6), COUNT + 5], shard_bytes=4000)
+    forget(whole, ["source-0"])  # of sample 0 and others: a rewritten shard and the record of it
     fill(whole, range(6)).write_selection("default", [key(0), key(1)], {"rule": "all"})
     writer = StoreWriter(whole, "run", shard_bytes=10**6)  # and a shard that its writer left open
     writer.__enter__()

@@ -18,6 +18,7 @@ from discl.store.index import open_index
 from discl.store.keys import Keys
 from discl.store.reader import Store
 from discl.store.rewrite import exclusive, rewrite, sweep
+from discl.store.selections import decode_selection, encode_selection
 
 SHARD_BYTES = 256_000_000
 
@@ -63,13 +64,27 @@ def _prune(root: Path) -> None:
     """Selections and further scores lose the keys that the store no longer has."""
     keys = Keys(Store(root).keys())
     for file in sorted([*root.glob("selections/*.parquet"), *root.glob("scores/*/*.parquet")]):
-        with pq.ParquetFile(file) as opened:
-            table = opened.read()
-        there = [key in keys for key in table["key"].to_pylist()]
-        if not all(there):
-            buffer = io.BytesIO()
-            pq.write_table(table.filter(pa.array(there, pa.bool_())), buffer)
-            write_atomic(file, buffer.getvalue())
+        pruned = _pruned_selection(file, keys) if file.parent.name == "selections" else _pruned_scores(file, keys)
+        if pruned is not None:
+            write_atomic(file, pruned)
+
+
+def _pruned_selection(file: Path, keys: Keys) -> bytes | None:
+    """None where nothing has to go."""
+    chosen, rule = decode_selection(file.read_bytes(), str(file))
+    kept = [key for key in chosen if key in keys]
+    return encode_selection(kept, rule) if len(kept) < len(chosen) else None
+
+
+def _pruned_scores(file: Path, keys: Keys) -> bytes | None:
+    with pq.ParquetFile(file) as opened:
+        table = opened.read(use_threads=False)
+    there = [key in keys for key in table["key"].to_pylist()]
+    if all(there):
+        return None
+    buffer = io.BytesIO()
+    pq.write_table(table.filter(pa.array(there, pa.bool_())), buffer)
+    return buffer.getvalue()
 
 
 def _clean_quarantine(file: Path, ids: frozenset[str]) -> None:

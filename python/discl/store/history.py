@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +42,26 @@ def record(root: Path, rewrite: Rewrite) -> None:
     """The moment at which a rewrite happens."""
     (root / FOLDER).mkdir(exist_ok=True)
     path = root / FOLDER / f"{len(rewrites(root)):06d}.json"
-    put_if_absent(path, json.dumps(asdict(rewrite), indent=1).encode())
+    body = asdict(rewrite)
+    put_if_absent(path, json.dumps(body | {"digest": _digest(body)}, indent=1).encode())
+
+
+def _digest(body: dict[str, Any]) -> str:
+    return blake2b(json.dumps(body, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _read(path: Path) -> Rewrite:
     try:
         body = json.loads(path.read_bytes())
-        return Rewrite(**body | {"retired": [(int(number), str(digest)) for number, digest in body["retired"]]})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if body.pop("digest") != _digest(body):
+            raise ValueError("its digest differs")
+        retired = [(int(number), str(digest)) for number, digest in body["retired"]]
+        if not all(isinstance(entry["number"], int) for entry in body["shards"]):
+            raise ValueError("an entry has no number")
+        if not all(isinstance(digest, str) for digest in body["before"]):
+            raise ValueError("a digest is no text")
+        return Rewrite(**body | {"retired": retired})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise StoreError(f"{path}: damaged manifest ({error!r}); restore it from a copy of the store") from error
 
 

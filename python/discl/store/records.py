@@ -11,6 +11,7 @@ from discl import _C
 from discl.errors import StoreError
 from discl.store import manifest
 from discl.store.columns import PLACE_SCHEMA
+from discl.store.embeddings import read_embeddings
 from discl.store.index import open_index
 
 ROWS = 1024  # dicts in memory at a time
@@ -70,13 +71,7 @@ def shard_embeddings(root: Path, shard: manifest.Shard) -> np.ndarray | None:
     name = manifest.embeddings_path(shard.number)
     if name not in shard.files:
         return None
-    try:
-        vectors = np.load(root / name, mmap_mode="r", allow_pickle=False)
-        if len(vectors) != shard.rows:
-            raise ValueError(f"{len(vectors)} vectors for {shard.rows} rows")
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{root / name}: damaged embeddings ({error})") from error
-    return vectors
+    return read_embeddings(root / name, shard.rows)
 
 
 def embedding_of(vector: np.ndarray) -> np.ndarray | None:
