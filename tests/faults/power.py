@@ -1,8 +1,10 @@
 """What a power cut may leave: a log of calls in, the files that a disk could hold at that moment out.
 
-Only what was fsynced is certain. Of a file's later writes any blocks may have arrived, in any order, whole or as zeros
-or as garbage; its size may lie anywhere in between. Names are certain once their folder was fsynced; of the later
-changes in a folder (create, rename, link, unlink) a first part may have arrived. No file system promises less.
+Only what was fsynced is certain. Of a file's later writes any blocks may have arrived, in any order; where they did
+not, the fsynced bytes are left, and behind these zeros or garbage; its size may lie anywhere in between. (A write that
+is cut short harms no byte outside its range: SQLite's "powersafe overwrite", which it assumes of disks by default.)
+Names are certain once their folder was fsynced; of the later changes in a folder (create, rename, link, unlink) a
+first part may have arrived. No file system promises less.
 """
 
 import random
@@ -35,7 +37,7 @@ class Inode:
     cached: bytearray = field(default_factory=bytearray)
 
     def left(self, rng: random.Random) -> bytes:
-        """Every block old, new, zero or garbage; nothing beyond the old content where nothing was written since."""
+        """Every block old, with zeros or garbage behind, or new; nothing but the old if nothing was written since."""
         old, new = self.durable, bytes(self.cached)
         fate = rng.choice(["old", "new", "mixed", "mixed"])
         if fate != "mixed" or old == new:
@@ -44,8 +46,8 @@ class Inode:
         out = bytearray()
         for at in range(0, size, BLOCK):
             before, after = old[at : at + BLOCK], new[at : at + BLOCK]
-            lost = rng.choice([before, bytes(BLOCK), rng.randbytes(BLOCK)]) if before != after else after
-            out += rng.choice([after, lost]).ljust(BLOCK, b"\0")[: min(BLOCK, size - at)]
+            lost = before + rng.choice([bytes(BLOCK), rng.randbytes(BLOCK)])
+            out += rng.choice([after.ljust(BLOCK, b"\0"), lost])[: min(BLOCK, size - at)]
         return bytes(out)
 
 
