@@ -16,12 +16,13 @@ from discl.errors import ConfigError, RunFailed
 from discl.hard import select_hard
 from discl.job import Job
 from discl.judge import check_judge, judge_of
+from discl.parts import Part, keep_part
 from discl.plan import make_plan
 from discl.progress import Meter, OnEvent, ignore
 from discl.prompts import check_template
 from discl.quarantine import Quarantine
 from discl.recipe import digest, make_recipe, model_files, resolved
-from discl.rejection import check_config, refuse_below_rule
+from discl.rejection import check_config, refuse_below_rule, refuse_to_calibrate
 from discl.rejection_rates import rejection_rates
 from discl.run_record import RunRecord, earlier_runs, hardware, new_run_id, versions
 from discl.selection import check_classes, check_kept, select_by_threshold
@@ -58,8 +59,17 @@ def make_engine(config: RunConfig, slots: int | str) -> "Engine":
     )
 
 
-def generate(config: RunConfig, on_event: OnEvent | None = None, *, make: MakeEngine = make_engine) -> Store:
+def generate(
+    config: RunConfig,
+    on_event: OnEvent | None = None,
+    *,
+    part: Part | None = None,
+    make: MakeEngine = make_engine,
+) -> Store:
     """Make every planned sample that the store lacks, then write the selection `default` of this recipe.
+
+    part: (i, n) makes every n-th source only, beginning with the i-th. The n parts, each in a store of its own,
+    merge to what a run without parts makes: same keys and bytes.
 
     A store may hold several recipes (another model, other steps) but one judge: StoreError for another [score].
     `on_event` gets progress dicts and may raise to stop; as after Ctrl-C, what is written is sealed first.
@@ -80,6 +90,9 @@ def generate(config: RunConfig, on_event: OnEvent | None = None, *, make: MakeEn
     check_classes(config.score, table.class_names)
     asked, config = config, resolved(config, files, recipe)
     plan = make_plan(config, table, select_hard(config.hard, table), recipe, files)
+    if part:
+        keep_part(plan, part)
+        refuse_to_calibrate(config, plan, "a part")
     record = RunRecord(Path(config.store.path), new_run_id(), _facts(asked, recipe))
     with _writer(config, record.run_id, table) as writer:
         images = len(table) + len(table.quarantined)

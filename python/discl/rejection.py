@@ -155,6 +155,17 @@ def _summary(level) -> str:
     )
 
 
+def refuse_to_calibrate(config: RunConfig, plan: "Plan", who: str) -> None:
+    """ConfigError where `who` would calibrate a rule from what it alone makes: it would be another rule each time."""
+    file = rule_file(config.store.path, plan.recipe_digest)
+    if config.engine.early_rejection and not file.is_file():
+        raise ConfigError(
+            f"[engine] early_rejection: {who} cannot calibrate the rule, which is a matter of the whole plan. Run "
+            f"`discl generate` on one machine until it has written {file.name}, and put that file at {file}; or set "
+            "early_rejection = false"
+        )
+
+
 def refuse_below_rule(store: "Store", score: ScoreConfig | None, recipe: str) -> None:
     """StoreError where [score] has thresholds below those of the recipe's rule: what was given up for these is gone."""
     file = rule_file(store.path, recipe)

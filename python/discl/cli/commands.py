@@ -59,7 +59,7 @@ def generate(args: argparse.Namespace, stop: Stop) -> None:
 
     _quiet(args.verbose)
     with progress(stop) as on_event:
-        store = generate(config, on_event)
+        store = generate(config, on_event, part=args.part)
     print(f"{len(store)} samples, {len(store.selection('default'))} accepted", file=sys.stderr)
     print(config.store.path)
 

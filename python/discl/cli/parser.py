@@ -7,6 +7,7 @@ from typing import NoReturn
 from discl import __version__
 from discl.cli import commands
 from discl.cli.store_parser import add_store_commands
+from discl.parts import parse_part
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,6 +54,11 @@ def make_parser() -> argparse.ArgumentParser:
         command.add_argument("config", metavar="CONFIG.toml")
         _overrides(command)
         command.add_argument("--out", metavar="DIR", help=where)
+        if name == "generate":
+            command.add_argument(
+                "--part", metavar="i/n", type=parse_part,
+                help="every n-th source only, for job arrays; i counts from 0 or from 1; each part needs its own --out",
+            )  # fmt: skip
 
     report = _command(known, "report", commands.report, "one HTML page from finished runs")
     report.add_argument("runs", metavar="RUN", nargs="+")
