@@ -197,7 +197,7 @@ class Plan(Sequence[PlannedSample]):
         return any(self.prompts(names[0], *wish) == self.prompts(names[1], *wish) for wish in wishes)
 
     def quarantine(self, row: int, reason: str) -> None:
-        path = self.table.paths[row]
+        path = self.table.source(row)
         log.warning("%s: quarantined: %s", path, reason)
         self.quarantined.append((path, reason))
 
@@ -219,7 +219,7 @@ class Plan(Sequence[PlannedSample]):
             if not missing:
                 continue
             try:
-                image, size = self._opened(self.table.paths[source.rows[0]])
+                image, size = self._opened(self.table.source(source.rows[0]))
             except DataError as error:
                 self.quarantine(source.rows[0], str(error))
                 if on_bad:

@@ -58,7 +58,7 @@ def read_sources(
 def _read(table: DataTable, seeds: tuple[int, ...], row: int) -> Source | str:
     """The row's own source, or why its file cannot be read."""
     try:
-        with open(table.paths[row], "rb") as file:
+        with open(table.source(row), "rb") as file:
             return Source((row,), *source_digests(file.read(), seeds))
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"

@@ -63,7 +63,7 @@ def _train(config: RunConfig, out: Path, on_event: OnEvent, ranks: Ranks) -> dic
     batch, device = config.train.batch // ranks.world, ranks.device(device_of(config))
     learner = Learner(config.train.model, len(table.class_names), batch, device, ranks=ranks)
     learner.reset(config.train.seed, config.train.init)
-    judges = {split: judge(config, table, learner, split) for split in ("val", "test") if len(table.rows(split))}
+    judges = {split: judge(config, table, learner, split) for split in table.held_out}
     if ranks.first:
         _write(out / "config.toml", to_toml(config))
         _write(out / "log.jsonl", _lines(before["history"] if before else []))

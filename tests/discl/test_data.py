@@ -156,7 +156,7 @@ def test_csv_with_text_labels_and_a_repeated_path(tmp_path):
         ("file,label\n", "no column 'path'; its columns are file, label"),
         ("path,label\n", "no rows"),
         ("path,label\na.png\n", "row 2: 1 fields, the header has 2"),
-        ("path,label,split\na.png,0,dev\n", "line 2: split = 'dev'"),
+        ("path,label,split\na.png,0,dev\n", "row 2: split = 'dev'"),
         ("path,label,class_name\na.png,0,x\nb.png,0,y\n", "two class names, 'x' and 'y'"),
         ("path,label\na.png,0\nb.png,-1\n", r"row 3: label = -1; .* 0..99999: number the classes from 0"),
         ("path,label\na.png,99999999999\n", "row 2: label = 99999999999"),
@@ -199,9 +199,9 @@ def test_licences_are_a_whitelist(tmp_path):
         load_data(config("imagefolder", tmp_path / "folder", allow_licenses=["cc0"]))
 
 
-def test_a_kind_that_is_not_there_yet(tmp_path):
-    with pytest.raises(ConfigError, match="'iwildcam' is not available yet; there are digits-lt"):
-        load_data(config("iwildcam", tmp_path))
+def test_a_kind_that_there_is_not(tmp_path):
+    with pytest.raises(ConfigError, match=r"data\.kind = 'folders'; there are digits-lt"):
+        load_data(config("folders", tmp_path))
 
 
 def bad_folder(tmp_path):

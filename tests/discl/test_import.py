@@ -51,6 +51,25 @@ def test_the_reference_codes_tree(tmp_path):
     assert images(store) == sorted([picture(1), picture(2)])
 
 
+def test_the_reference_codes_lists(tmp_path):
+    """Only the synthetic rows; the training table has two rows per image, one for each caption."""
+    leaf = "out/Zebra/Strength50_guidance75_seed4"
+    put(tmp_path / leaf / "n01_1.JPEG", picture(2))
+    aug = tmp_path / "ImageNet_LT_train_aug.txt"
+    aug.write_text(f"train/n01/n01_1.JPEG 7 100 3\n{leaf}/n01_1.JPEG 7 50 3\n")
+    head, made = "title\tfilepath\tlabel\tstrength\tguidance\tseed\timg_id", f"{leaf}/n01_1.JPEG\t7\t50\t50\t4\t1"
+    real = "a zebra.\treal.jpg\t7\t0\t100\t100\t1"
+    (tmp_path / "train.csv").write_text("\n".join([head, real, f"a zebra.\t{made}", f"zebra in the wild.\t{made}"]))
+    for number, (source, kind) in enumerate([(aug, "reference-list"), (tmp_path / "train.csv", "reference-table")]):
+        store = import_(source, tmp_path / f"s{number}", kind, 10**6)
+        (row,) = store.table.to_pylist()
+        assert (row["class_id"], row["class_name"], row["level"], row["seed"]) == (7, "Zebra", 50, 4)
+        assert images(store) == [picture(2)]
+    aug.write_text(f"{leaf}/gone.JPEG 7 50 3\n")
+    with pytest.raises(StoreError, match=r"train_aug\.txt, row 1: .*gone\.JPEG cannot be read .*remove the row"):
+        import_(aug, tmp_path / "s2", "reference-list", 10**6)
+
+
 def test_an_exported_selection_comes_back(tmp_path):
     fill_pictures(tmp_path / "s", range(12))
     export(tmp_path / "s", tmp_path / "tars", format="wds")

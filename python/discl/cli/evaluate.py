@@ -17,7 +17,7 @@ def evaluate_run(config: RunConfig, out: Path) -> dict[str, Any]:
     if not weights.is_file():
         raise ModelError(f"{weights}: there is no checkpoint; give --out a folder that discl train made")
     table = load_data(config.data)
-    splits = [split for split in ("val", "test") if len(table.rows(split))]
+    splits = table.held_out
     if not splits:
         raise DataError(f"data.root = {config.data.root}: no val or test split to evaluate on; add one")
     learner = Learner(config.train.model, len(table.class_names), config.train.batch, device_of(config))

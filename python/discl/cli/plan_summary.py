@@ -79,7 +79,7 @@ def _image_bytes(config: RunConfig, plan: Plan) -> float:
     """Expected bytes of one image, from the header sizes of some sources."""
     if config.store.keep == "scores":
         return 0.0
-    pixels = [_pixels(config, plan.table.paths[source.rows[0]]) for source in islice(plan.sources, SIZED_SOURCES)]
+    pixels = [_pixels(config, plan.table.source(source.rows[0])) for source in islice(plan.sources, SIZED_SOURCES)]
     return BYTES_PER_PIXEL[config.store.format] * sum(pixels) / max(1, len(pixels))
 
 

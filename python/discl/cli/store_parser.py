@@ -25,7 +25,11 @@ def add_store_commands(known, add: AddCommand) -> None:
     taken = add(known, "import", stores.import_, "images from elsewhere into a store; again to continue")
     taken.add_argument("store", metavar="STORE")
     taken.add_argument("source", metavar="SOURCE", help="a folder, or a tar")
-    taken.add_argument("--kind", choices=("imagefolder", "wds", "reference"), default="imagefolder")
+    taken.add_argument(
+        "--kind",
+        default="imagefolder",
+        choices=("imagefolder", "wds", "reference", "reference-list", "reference-table"),
+    )
     _add_shard_mb(taken)
 
     merge = add(known, "merge", stores.merge, "several stores into one; again to continue")

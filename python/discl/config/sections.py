@@ -37,10 +37,24 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+KEYS_OF_KINDS = {
+    "lists": ("imagenet-lt", "inaturalist2018"),
+    "imbalance": ("cifar100-lt",),
+    "upscaled": ("cifar100-lt",),
+    "names": ("iwildcam",),
+}
+
+
+def _default(section: Section, key: str) -> Any:
+    return type(section).model_fields[key].default
+
+
 class DataConfig(Section):
     """Where the images are. `root` is absolute: a folder, the table itself for csv, a folder or URL for store.
 
-    digits-lt alone needs none: without it the digits are written below the user's cache folder.
+    digits-lt alone needs none: without it the digits are written below the user's cache folder. Kinds add keys: `lists`
+    (imagenet-lt, inaturalist2018: the folder of the lists, default root), `imbalance` and `upscaled` (cifar100-lt: a
+    folder of enlarged images to make spectra of), `names` (iwildcam: the label table with common names).
     """
 
     kind: Literal[
@@ -49,6 +63,17 @@ class DataConfig(Section):
     root: OptionalFolderOrUrl = ""
     max_bad_share: Share = 0.01
     allow_licenses: Strings = ()
+    lists: OptionalPath = ""
+    imbalance: Annotated[float, Field(ge=1.0)] = 100
+    upscaled: OptionalPath = ""
+    names: OptionalPath = ""
+
+    @model_validator(mode="after")
+    def _own_keys(self) -> "DataConfig":
+        for key, kinds in KEYS_OF_KINDS.items():
+            if key in self.model_fields_set and self.kind not in kinds and getattr(self, key) != _default(self, key):
+                raise ValueError(f"{key} belongs to kind = {' or '.join(map(repr, kinds))}; remove it")
+        return self
 
     @model_validator(mode="after")
     def _has_root(self) -> "DataConfig":

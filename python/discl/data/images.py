@@ -118,6 +118,8 @@ def check_images(table: DataTable, max_bad_share: float, threads: int = 8) -> Da
     """
     with ThreadPoolExecutor(threads) as pool:
         reasons = list(pool.map(_problem, table.paths, table.ids))
+    if table.places:
+        reasons = [f"{why} ({table.places[row]})" if why else "" for row, why in enumerate(reasons)]
     bad = [(path, reason) for path, reason in zip(table.paths, reasons, strict=True) if reason]
     if not bad:
         return table

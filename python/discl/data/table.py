@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "test", "id_val", "id_test")  # id_*: in-distribution beside val and test, as in WILDS
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,38 @@ class Packed:
 
 
 @dataclass(frozen=True)
+class Places:
+    """Which row of which list names each image: `files[which[i]]`, row `numbers[i]`; int64 [N] both."""
+
+    files: tuple[str, ...]
+    which: np.ndarray
+    numbers: np.ndarray
+
+    @classmethod
+    def joined(cls, parts: "list[Places]") -> "Places":
+        starts = np.cumsum([0, *(len(part.files) for part in parts)])
+        return cls(
+            tuple(file for part in parts for file in part.files),
+            np.concatenate([part.which + start for part, start in zip(parts, starts, strict=False)]),
+            np.concatenate([part.numbers for part in parts]),
+        )
+
+    def __getitem__(self, row: int) -> str:
+        return f"{self.files[self.which[row]]}, row {self.numbers[row]}"
+
+    def take(self, rows) -> "Places":
+        return replace(self, which=self.which[rows], numbers=self.numbers[rows])
+
+
+@dataclass(frozen=True)
 class DataTable:
     """Columns of equal length N, one entry per image.
 
-    ids: unique names; paths: absolute files; labels: int64 [N] in [0, C); splits: "train", "val" or "test";
+    ids: unique names; paths: absolute files; labels: int64 [N] in [0, C); splits: names among SPLITS;
     class_names: C names; columns: the user's further columns; quarantined: (path, reason) of dropped images.
     packed: where the images are instead of in files; `paths` are then only for people.
+    sources: absolute files to make spectra of, where these are not the training's own (an upscaled variant).
+    places: the row of the list that names each image, for messages.
     """
 
     ids: list[str]
@@ -34,6 +60,8 @@ class DataTable:
     columns: dict[str, list] = field(default_factory=dict)
     quarantined: list[tuple[str, str]] = field(default_factory=list)
     packed: Packed | None = None
+    sources: list[str] | None = None
+    places: Places | None = None
 
     def __post_init__(self):
         assert len(self.ids) == len(self.paths) == len(self.labels) == len(self.splits)
@@ -45,6 +73,20 @@ class DataTable:
     def rows(self, split: str) -> np.ndarray:
         """int64 row numbers of a split, in table order."""
         return np.flatnonzero(np.array(self.splits) == split).astype(np.int64)
+
+    @property
+    def held_out(self) -> list[str]:
+        """The splits to measure on that have images."""
+        return [split for split in SPLITS[1:] if split in set(self.splits)]
+
+    @property
+    def selection_split(self) -> str | None:
+        """The split to choose by, never a test split: id_val where there is one, else val."""
+        return next((split for split in ("id_val", "val") if split in self.held_out), None)
+
+    def source(self, row: int) -> str:
+        """The file that the row's spectrum is made of."""
+        return (self.sources or self.paths)[row]
 
     @cached_property
     def train_counts(self) -> np.ndarray:
@@ -60,5 +102,7 @@ class DataTable:
             labels=self.labels[np.asarray(rows, dtype=np.int64)],
             splits=[self.splits[row] for row in rows],
             columns={name: [values[row] for row in rows] for name, values in self.columns.items()},
+            sources=self.sources and [self.sources[row] for row in rows],
+            places=self.places and self.places.take(np.asarray(rows, dtype=np.int64)),
             packed=self.packed and replace(self.packed, rows=self.packed.rows[np.asarray(rows, dtype=np.int64)]),
         )

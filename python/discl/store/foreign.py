@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from discl.data.columns import read_columns
 from discl.data.imagefolder import EXTENSIONS, scan
+from discl.data.reference import REAL
 from discl.errors import StoreError
 
 LEAF = re.compile(r"Strength(\d+)_guidance(\d+)_seed(\d+)")
@@ -47,6 +49,48 @@ def from_reference(root: Path) -> Iterator[Found]:
             for file in sorted(leaf.iterdir()):
                 if file.suffix.lower() in EXTENSIONS:
                     yield Found(file.name, file.read_bytes(), row)
+
+
+def from_reference_list(file: Path) -> Iterator[Found]:
+    """The augmented list's synthetic lines, `path label guidance train_count`; paths are relative to its folder."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"{file}: cannot be read as UTF-8 text: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        words = line.rsplit(maxsplit=3)
+        if len(words) == 4 and words[2] != REAL:
+            yield _listed(f"{file}, row {number}", file.parent, *words[:3])
+
+
+def from_reference_table(file: Path) -> Iterator[Found]:
+    """The training table's synthetic rows (columns filepath, label, guidance, seed, title), once per image."""
+    table = read_columns(file)
+    table.require("filepath", "label", "guidance", "seed", "title")
+    seen = set()
+    for row, path in enumerate(table["filepath"]):
+        if table["guidance"][row] == REAL or path in seen:  # two rows per image, one for each caption
+            continue
+        seen.add(path)
+        found = _listed(table.place(row), file.parent, path, table["label"][row], table["guidance"][row])
+        found.row |= {"seed": table.number("seed", row), "prompt": table["title"][row]}
+        yield found
+
+
+def _listed(place: str, folder: Path, path: str, label: str, guidance: str) -> Found:
+    """One image of a list, its class named by the reference tree's folder where it lies in one."""
+    file = folder / path
+    if not (label.isdigit() and guidance.isdigit() and int(guidance) < 100):
+        raise StoreError(f"{place}: label {label!r} and guidance {guidance!r} are no class and level 0..99; correct it")
+    named = LEAF.fullmatch(file.parent.name)
+    row: dict[str, Any] = {"class_id": int(label), "level": int(guidance)}
+    row["class_name"] = file.parent.parent.name.replace("_", " ") if named else label
+    if named:
+        row["seed"] = int(named[3])
+    try:
+        return Found(path, file.read_bytes(), row)
+    except OSError as error:
+        raise StoreError(f"{place}: {file} cannot be read ({error.strerror}); restore it or remove the row") from error
 
 
 def from_webdataset(path: Path) -> Iterator[Found]:
@@ -107,4 +151,6 @@ KINDS: dict[str, Callable[[Path], Iterator[Found]]] = {
     "imagefolder": from_imagefolder,
     "wds": from_webdataset,
     "reference": from_reference,
+    "reference-list": from_reference_list,
+    "reference-table": from_reference_table,
 }

@@ -1,0 +1,40 @@
+"""The tables of the paper's code (paper.md 9) in, the columns of our own out: path, label, class_name, caption.
+
+Three kinds, told by their header: the generation inputs of ImageNet-LT and of iWildCam, and the training table.
+"""
+
+from dataclasses import replace
+
+from discl.data.columns import Columns
+from discl.errors import DataError
+
+IMAGENET = {"filepath": "path", "classname": "class_name"}
+WILDCAM = {"filepath": "path", "label id": "label", "label name": "class_name"}
+TRAINING = {"filepath": "path", "title": "caption"}
+REAL = "100"  # guidance of a real image
+
+
+def as_own(columns: Columns) -> Columns:
+    """`columns` as they are, or renamed where the header is one of the paper's code."""
+    names = set(columns.values)
+    if {"filepath", "label", "classname"} <= names:
+        return _renamed(columns, IMAGENET)
+    if {"filepath", "label id", "label name"} <= names:
+        return _renamed(columns, WILDCAM)
+    if {"filepath", "title", "label", "guidance"} <= names:
+        return _renamed(_real_only(columns), TRAINING)
+    return columns
+
+
+def _renamed(columns: Columns, names: dict[str, str]) -> Columns:
+    """Without the unnamed index that pandas writes."""
+    kept = {name: values for name, values in columns.values.items() if name and not name.startswith("Unnamed")}
+    return replace(columns, values={names.get(name, name): values for name, values in kept.items()})
+
+
+def _real_only(columns: Columns) -> Columns:
+    """The real images. Synthetic rows belong into a store: `discl store import --kind reference-table`."""
+    real = [row for row, guidance in enumerate(columns["guidance"]) if guidance == REAL]
+    if not real:
+        raise DataError(f"{columns.file}: no row with guidance = {REAL}, so no real image; give the whole table")
+    return columns.take(real)

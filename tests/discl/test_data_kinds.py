@@ -1,0 +1,353 @@
+"""The paper's data sets in their own files: what is read, and what a wrong row is told."""
+
+import csv
+import json
+import pickle
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from discl.data import load_data
+from discl.data.cifar100_lt import long_tail
+from discl.data.images import open_image
+from discl.errors import DataError, RunFailed
+
+
+def config(kind, root, **keys):
+    own = {"lists": "", "imbalance": 100, "upscaled": "", "names": ""}
+    return SimpleNamespace(**{"kind": kind, "root": str(root), "max_bad_share": 0.0, "allow_licenses": []} | own | keys)
+
+
+def save(path, value=0, size=(6, 4)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (value, 0, 0)).save(path)
+
+
+def refused(message, *args, **keys):
+    """The error is one line that names file, row and what to do."""
+    with pytest.raises(DataError, match=message) as caught:
+        load_data(config(*args, **keys))
+    assert "\n" not in str(caught.value)
+
+
+# ---- ImageNet-LT ----
+
+TRAIN = ["train/n01/n01_1.JPEG 0", "train/n01/n01 2.JPEG 0", "train/n02/n02_7.JPEG 1"]
+TEST = ["val/ILSVRC2012_val_00000001.JPEG 1"]
+
+
+def imagenet(folder, train=TRAIN, test=TEST):
+    (folder / "ImageNet_LT_train.txt").write_text("\n".join(train) + "\n")
+    (folder / "ImageNet_LT_test.txt").write_text("\n".join(test) + "\n")
+    for line in [*TRAIN, *TEST]:
+        save(folder / line.rsplit(maxsplit=1)[0])
+    return folder
+
+
+def test_imagenet_lt(tmp_path):
+    table = load_data(config("imagenet-lt", imagenet(tmp_path)))
+    assert table.ids == ["train/n01/n01_1.JPEG", "train/n01/n01 2.JPEG", "train/n02/n02_7.JPEG", TEST[0][:-2]]
+    assert table.labels.tolist() == [0, 0, 1, 1]
+    assert table.splits == ["train"] * 3 + ["test"]
+    assert table.class_names == ("n01", "n02")
+    assert table.paths[1] == str(tmp_path / "train/n01/n01 2.JPEG")
+
+
+def test_imagenet_lt_lists_may_lie_elsewhere_and_be_augmented(tmp_path):
+    imagenet(tmp_path)
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    synthetic = "out/n02/Strength90_guidance100_seed10/n02_7.JPEG 1 10 1"
+    (lists / "ImageNet_LT_train.txt").write_text(f"{TRAIN[0]} 100 2\n{synthetic}\n{TRAIN[2]} 100 1\n")
+    table = load_data(config("imagenet-lt", tmp_path, lists=str(lists)))
+    assert table.labels.tolist() == [0, 1] and table.held_out == []
+
+
+def test_a_thousand_classes_have_openais_names(tmp_path):
+    lines = [f"train/n{label:08d}/{label}.JPEG {label}" for label in range(1000)]
+    (tmp_path / "ImageNet_LT_train.txt").write_text("\n".join(lines))
+    names = load_data(config("imagenet-lt", tmp_path), check=False).class_names
+    assert names[0] == "tench" and len(set(names)) == 1000
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (["train/n01/a.JPEG 1000"], r"ImageNet_LT_train\.txt, row 1: label = 1000 is out of range, 0\.\.999; correct"),
+        (["train/n01/a.JPEG -1"], "row 1: label = -1 is out of range"),
+        ([*TRAIN, "train/n01/n01_1.JPEG 0"], r"row 4: image 'train/n01/n01_1\.JPEG' is already in row 1; remove one"),
+        ([TRAIN[0], "train/n01/x.JPEG"], "row 2: 'train/n01/x.JPEG' has no label; write"),
+        ([TRAIN[0], "train/n01/x.JPEG cat"], "row 2: label = 'cat' is no whole number; correct it"),
+        ([""], "lists no real image"),
+    ],
+)
+def test_imagenet_lt_rows_that_are_wrong(tmp_path, train, message):
+    refused(message, "imagenet-lt", imagenet(tmp_path, train))
+
+
+def test_imagenet_lt_without_a_list(tmp_path):
+    refused(r"ImageNet_LT_train\.txt: no such list; put it there, or set data\.lists", "imagenet-lt", tmp_path)
+
+
+def test_missing_files_are_listed_with_their_rows_up_to_the_share(tmp_path, caplog):
+    imagenet(tmp_path, [*TRAIN, "train/n02/gone.JPEG 1"])
+    table = load_data(config("imagenet-lt", tmp_path, max_bad_share=0.2))
+    assert len(table) == 4 and len(table.quarantined) == 1
+    assert "ImageNet_LT_train.txt, row 4" in table.quarantined[0][1] and "row 4" in caplog.text
+    with pytest.raises(RunFailed, match=r"1 of 5 images .*ImageNet_LT_train\.txt, row 4"):
+        load_data(config("imagenet-lt", tmp_path))
+
+
+# ---- CIFAR100-LT ----
+
+SHORT = ["apple", "bear", "crab", "dog"]
+
+
+def cifar_images(seed, per_class):
+    """Every image differs; classes are shuffled."""
+    random = np.random.default_rng(seed)
+    labels = random.permutation(np.repeat(np.arange(len(SHORT)), per_class))
+    return random.integers(0, 256, (len(labels), 3072), dtype=np.uint8), labels
+
+
+def cifar_binary(folder):
+    folder.mkdir(parents=True)
+    (folder / "fine_label_names.txt").write_text("\n".join(SHORT) + "\n")
+    for seed, split in enumerate(("train", "test")):
+        pixels, labels = cifar_images(seed, 20 if split == "train" else 2)
+        np.concatenate([0 * labels[:, None], labels[:, None], pixels], axis=1).astype(np.uint8).tofile(
+            folder / f"{split}.bin"
+        )
+    return folder
+
+
+def cifar_python(folder, protocol=2):
+    """Protocol 2 and bytes as keys, as the published batches have."""
+    folder.mkdir(parents=True)
+    (folder / "meta").write_bytes(pickle.dumps({b"fine_label_names": [name.encode() for name in SHORT]}, protocol))
+    for seed, split in enumerate(("train", "test")):
+        pixels, labels = cifar_images(seed, 20 if split == "train" else 2)
+        batch = {b"data": pixels, b"fine_labels": labels.tolist(), b"filenames": [b"x.png"] * len(labels)}
+        (folder / split).write_bytes(pickle.dumps(batch, protocol))
+    return folder
+
+
+def cifar_python_anew(folder):
+    return cifar_python(folder, pickle.HIGHEST_PROTOCOL)
+
+
+@pytest.mark.parametrize("form", [cifar_binary, cifar_python, cifar_python_anew])
+def test_cifar_has_the_pixels_of_the_published_rows(tmp_path, form):
+    table = load_data(config("cifar100-lt", form(tmp_path / "cifar"), imbalance=10))
+    assert table.class_names == tuple(SHORT)
+    assert table.train_counts.tolist() == [20, 9, 4, 2]
+    assert len(table.rows("test")) == 8
+    for seed, split in enumerate(("train", "test")):
+        pixels, labels = cifar_images(seed, 20 if split == "train" else 2)
+        for row in table.rows(split):
+            number = int(table.ids[row][-9:-4])
+            assert labels[number] == table.labels[row]
+            shown = np.asarray(open_image(table.paths[row])).transpose(2, 0, 1).reshape(-1)
+            assert np.array_equal(shown, pixels[number])
+
+
+def test_both_versions_choose_the_same_images(tmp_path):
+    tables = [load_data(config("cifar100-lt", form(tmp_path / form.__name__))) for form in (cifar_binary, cifar_python)]
+    assert tables[0].ids == tables[1].ids
+
+
+@pytest.mark.parametrize(("imbalance", "total"), [(100, 10_847), (50, 12_608)])
+def test_the_papers_cifar_counts(imbalance, total):
+    labels = np.tile(np.arange(100), 500)
+    rows = long_tail(labels, 100, imbalance)
+    assert len(rows) == len(set(rows.tolist())) == total
+    counts = np.bincount(labels[rows])
+    assert counts[0] == 500 and counts[99] == 500 // imbalance
+
+
+def test_an_upscaled_variant_is_the_source_and_not_the_training_image(tmp_path):
+    folder, large = cifar_binary(tmp_path / "cifar"), tmp_path / "large"
+    large.mkdir()
+    table = load_data(config("cifar100-lt", folder, upscaled=str(large)))
+    assert table.source(3) == str(large / table.ids[3]) != table.paths[3]
+    refused(r"data\.upscaled = .*: no such folder", "cifar100-lt", folder, upscaled=str(tmp_path / "no"))
+
+
+class Bomb:
+    def __reduce__(self):
+        return (print, ("the pickle ran code",))
+
+
+@pytest.mark.parametrize("bomb", [Bomb(), {b"data": np.array([{}], object)}, [1], {b"data": 1.5}])
+def test_a_pickle_that_is_not_plain_is_refused(tmp_path, bomb, capsys):
+    folder = cifar_python(tmp_path / "cifar")
+    (folder / "train").write_bytes(pickle.dumps(bomb, 2))
+    refused(r"train: .*(could run code|no batch of plain data|holds a list)", "cifar100-lt", folder)
+    assert "ran code" not in capsys.readouterr().out
+
+
+def test_cifar_files_that_are_wrong(tmp_path):
+    folder = cifar_binary(tmp_path / "cifar")
+    whole = (folder / "train.bin").read_bytes()
+    (folder / "train.bin").write_bytes(whole[:-1])
+    refused(r"train\.bin: .* no whole number of records of 3074; download", "cifar100-lt", folder)
+    (folder / "train.bin").write_bytes(whole[:3075] + b"\x63" + whole[3076:])
+    refused(r"train\.bin, row 1: fine label 99 is out of range, 0\.\.3", "cifar100-lt", folder)
+    refused(r"neither train\.bin .* nor train and meta", "cifar100-lt", tmp_path)
+
+
+# ---- iNaturalist 2018 ----
+
+
+def inaturalist(folder, change=lambda train: None):
+    images = [{"id": 10 + n, "file_name": f"train_val2018/Aves/{n % 2}/{n}.jpg", "license": n % 3} for n in range(4)]
+    notes = [{"id": n, "image_id": 10 + n, "category_id": n % 2} for n in range(4)]
+    categories = [{"id": n, "name": str(n), "supercategory": "Aves"} for n in range(2)]
+    train = {"images": images[:3], "annotations": notes[:3], "categories": categories}
+    change(train := json.loads(json.dumps(train)))
+    val = {"images": images[3:], "annotations": notes[3:], "categories": categories}
+    for name, data in (("train", train), ("val", val)):
+        (folder / f"{name}2018.json").write_text(json.dumps(data))
+    for image in images:
+        save(folder / image["file_name"])
+    return folder
+
+
+def test_inaturalist(tmp_path):
+    inaturalist(tmp_path)
+    table = load_data(config("inaturalist2018", tmp_path))
+    assert table.labels.tolist() == [0, 1, 0, 1] and table.splits == ["train"] * 3 + ["test"]
+    assert table.class_names == ("0", "1") and table.columns["license"] == ["0", "1", "2", "0"]
+    (tmp_path / "categories.json").write_text(json.dumps([{"id": n, "name": ("Larus", "Corvus")[n]} for n in (0, 1)]))
+    assert load_data(config("inaturalist2018", tmp_path)).class_names == ("Larus", "Corvus")
+    kept = load_data(config("inaturalist2018", tmp_path, allow_licenses=["0"]))
+    assert kept.ids == [table.ids[0], table.ids[3]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda t: t["annotations"][1].update(category_id=2),
+            "annotations, row 2: category_id 2 is out of range, 0..1",
+        ),
+        (lambda t: t["annotations"][1].update(image_id=99), "row 2: image_id 99 is not among the images; remove"),
+        (lambda t: t["annotations"][2].update(image_id=10), "row 3: image_id 10 was annotated in row 1; keep one"),
+        (lambda t: t["images"][1].update(id=10), "images, row 2: image id 10 occurs twice; remove one"),
+        (lambda t: t["images"][0].pop("file_name"), "images, row 1: no key 'file_name'; restore the file"),
+        (lambda t: t.pop("annotations"), "holds no list 'annotations'"),
+    ],
+)
+def test_inaturalist_rows_that_are_wrong(tmp_path, change, message):
+    refused(f"train2018.json.*{message}", "inaturalist2018", inaturalist(tmp_path, change))
+
+
+# ---- iWildCam ----
+
+COLUMNS = ["split", "filename", "y", "location_remapped", "sequence_remapped", "datetime", "image_id"]
+NAMES = [("0", "7", "empty", "empty"), ("1", "8", "puma yagouaroundi", "jaguarundi"),
+         ("2", "9", "herpailurus yagouaroundi", "jaguarundi"), ("99999", "5", "end", "end")]  # fmt: skip
+SPLITS = ("train", "val", "test", "id_val", "id_test")
+
+
+def wildcam(folder, change=lambda rows: None, columns=COLUMNS):
+    rows = [
+        [split, f"{n}.jpg", str(n % 3), "4", "5", "2020-01-01 00:00:00.000", f"i{n}"] for n, split in enumerate(SPLITS)
+    ]
+    rows.append(["train", "unused.jpg", "99999", "4", "5", "", "i9"])
+    change(rows)
+    root = folder / "iwildcam_v2.0"
+    for n in range(len(SPLITS)):
+        save(root / "train" / f"{n}.jpg")
+    for name, head, body in (("metadata", columns, rows), ("labels", ["y", "category_id", "name", "english"], NAMES)):
+        with open(root / f"{name}.csv", "w", newline="") as file:
+            csv.writer(file).writerows([head, *body])
+    return folder
+
+
+def test_iwildcam(tmp_path):
+    table = load_data(config("iwildcam", wildcam(tmp_path)))
+    assert table.splits == list(SPLITS) and table.labels.tolist() == [0, 1, 2, 0, 1]
+    assert table.class_names == (
+        "empty", "jaguarundi (puma yagouaroundi)", "jaguarundi (herpailurus yagouaroundi)"
+    )  # fmt: skip
+    assert table.selection_split == "id_val" and table.held_out == list(SPLITS[1:])
+    assert table.paths[0] == str(tmp_path / "iwildcam_v2.0" / "train" / "0.jpg")
+    assert table.columns["location_remapped"] == ["4"] * 5
+
+
+def test_iwildcam_with_wilds_own_names(tmp_path):
+    root = wildcam(tmp_path) / "iwildcam_v2.0"
+    (root / "labels.csv").unlink()
+    (root / "categories.csv").write_text("y,category_id,name\n0,7,empty\n1,8,puma\n2,9,paca\n")
+    assert load_data(config("iwildcam", root)).class_names == ("empty", "puma", "paca")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda r: r[1].__setitem__(2, "3"),
+            r"metadata\.csv, row 3: y = 3 is out of range, 0\.\.2; correct or remove",
+        ),
+        (lambda r: r[1].__setitem__(2, "cat"), r"row 3: y = 'cat' is no whole number"),
+        (lambda r: r[2].__setitem__(1, "0.jpg"), r"row 4: filename '0\.jpg' is already in row 2; remove one"),
+        (lambda r: r[2].__setitem__(6, "i0"), "row 4: image_id 'i0' is already in row 2; remove one"),
+        (lambda r: r[2].__setitem__(0, "dev"), "row 4: split = 'dev'; expected one of train, val"),
+    ],
+)
+def test_iwildcam_rows_that_are_wrong(tmp_path, change, message):
+    refused(message, "iwildcam", wildcam(tmp_path, change))
+
+
+def test_iwildcam_with_changed_columns(tmp_path):
+    changed = wildcam(tmp_path, columns=["part", *COLUMNS[1:]])
+    refused(r"metadata\.csv, row 1: no column 'split'; its columns are part, .*: name the column", "iwildcam", changed)
+
+
+# ---- tables ----
+
+
+def test_parquet_is_read_as_csv_is(tmp_path):
+    columns = {"path": ["1.png", "2.png"], "label": [1, 0], "caption": ["a", None], "class_name": ["x", "y"]}
+    pq.write_table(pa.table(columns), tmp_path / "data.parquet")
+    save(tmp_path / "1.png")
+    save(tmp_path / "2.png")
+    table = load_data(config("csv", tmp_path / "data.parquet"))
+    assert table.labels.tolist() == [1, 0] and table.class_names == ("y", "x") and table.columns["caption"] == ["a", ""]
+    pq.write_table(pa.table({"path": ["1.png"] * 2, "label": [1, 1]}), tmp_path / "data.parquet")
+    refused(r"data\.parquet, row 2: path, label and caption .* already in row 1", "csv", tmp_path / "data.parquet")
+    (tmp_path / "data.parquet").write_bytes(b"no")
+    refused("cannot be read as Parquet", "csv", tmp_path / "data.parquet")
+
+
+def test_the_same_row_twice_in_a_csv(tmp_path):
+    (tmp_path / "data.csv").write_text("path,label\na.png,0\nb.png,0\na.png,0\n")
+    refused(r"data\.csv, row 4: .* is already in row 2; remove one", "csv", tmp_path / "data.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "labels", "names"),
+    [
+        ("filepath,image_name,label,classname\n1.png,1.JPEG,1,dog\n2.png,2.JPEG,0,cat\n", [1, 0], ("cat", "dog")),
+        (",label id,label name,filepath,img_name\n0,1,dog,1.png,1\n1,0,cat,2.png,2\n", [1, 0], ("cat", "dog")),
+        (
+            "title\tfilepath\tlabel\tstrength\tguidance\tseed\timg_id\n"
+            "a dog.\t1.png\t1\t0\t100\t100\t3\ndog in the wild.\t1.png\t1\t0\t100\t100\t3\n"
+            "a dog.\tmade.png\t1\t30\t70\t10\t3\n",
+            [1, 1],
+            ("0", "1"),
+        ),
+    ],
+)
+def test_the_tables_of_the_papers_code(tmp_path, text, labels, names):
+    for name in ("1.png", "2.png", "made.png"):
+        save(tmp_path / name)
+    (tmp_path / "data.csv").write_text(text)
+    table = load_data(config("csv", tmp_path / "data.csv"))
+    assert table.labels.tolist() == labels and table.class_names == names
+    assert "made.png" not in table.ids and "" not in table.columns
