@@ -9,7 +9,7 @@
     intake         requests read ahead                         work           a request with all that its steps need
     slots          the batch: places and network rows          finish         latents -> scored samples
     previews       verdicts on latents part-way                rejection      who is given up part-way
-    transfer       copies between host and device
+    transfer       copies between host and device              slot_count     how many share a batch
     loop           one run                                     faults         out of memory, lost devices
     engine         its face                                    stats          what it counts
     scorer         CLIP scores and embeddings                  pixels         any PIL image -> RGB

@@ -40,8 +40,8 @@ class CompileCache:
 
     def __init__(self, place: str, facts: dict[str, Any]):
         key = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
-        self.filesystem, root = fsspec.url_to_fs(str(place))
-        self.folder = f"{root.rstrip('/')}/compiled/{key}"
+        self.filesystem, root = open_place(place)
+        self.folder = f"{root}/compiled/{key}"
         self._known: set[str] = set()
         self._graphs = compiled_graphs()
 
@@ -90,14 +90,20 @@ class CompileCache:
 
 def open_cache(place: str, model: DiffusionModel, device: torch.device) -> CompileCache:
     """The cache of a model on a device, loaded. Raises DisclError for a place that is not one."""
+    cache = CompileCache(place, compile_facts(model, device))
+    cache.load()
+    return cache
+
+
+def open_place(place: str) -> tuple[Any, str]:
+    """fsspec's file system of a folder or URL, and the path in it. Raises DisclError for what is neither."""
     try:
-        cache = CompileCache(place, compile_facts(model, device))
+        filesystem, root = fsspec.url_to_fs(str(place))
     except (ValueError, ImportError, OSError, TypeError) as error:
         raise DisclError(
             f"cache={place!r} cannot be opened: {_line(error)}; give a folder or a URL that fsspec knows"
         ) from error
-    cache.load()
-    return cache
+    return filesystem, root.rstrip("/")
 
 
 def compile_facts(model: DiffusionModel, device: torch.device) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from discl.engine.previews import Previews, Rejection, no_checks
 from discl.engine.rejection.rule import Rule
 from discl.engine.reproducible import stable_rows
 from discl.engine.request import Request, Sample, check_guidance
+from discl.engine.slot_count import choose_slots
 from discl.engine.slots import Slots
 from discl.engine.solvers import MODES, build_solver
 from discl.engine.stats import Stats
@@ -104,6 +105,7 @@ class Engine:
         loras: Sequence[str] = (),
         embeddings: Sequence[str] = (),
         cache: str | None = None,
+        size: tuple[int, int] | None = None,
     ) -> "Engine":
         """Load a diffusers folder, `hub:` id or checkpoint file and, with `clip`, an open_clip scorer.
 
@@ -115,7 +117,9 @@ class Engine:
         means no guidance. guidance_interval: (low, high) in shares of the training timesteps; guidance only where
         low <= t/T < high (Kynkäänniemi et al. 2024), None for everywhere. rejection: a calibrated rule's file (see
         `discl.engine.rejection`), None for no early rejection. cache: a folder or fsspec URL that keeps compiled code
-        for the next process; it will be executed, so the place must be trusted. Raises ModelError for what cannot be
+        for the next process; it will be executed, so the place must be trusted. slots: requests that share a batch;
+        "auto" takes the fewest that keep the device busy at `size` (width, height; None: the model's own), by a profile
+        of seconds that is kept in `cache` or the user's cache folder. Raises ModelError for what cannot be
         loaded and DisclError for options this version does not have.
         """
         refuse_unknown(dtype=(dtype, DTYPES), backend=(backend, BACKENDS), mode=(mode, MODES))
@@ -127,15 +131,15 @@ class Engine:
         if rejection is not None and not clip:
             raise DisclError("early rejection predicts CLIP scores: give clip as well, or rejection=None")
         chosen = find_device(device)
-        if slots == "auto":
-            slots = 8 if chosen.type == "cpu" else 16
-        check_whole(slots=(slots, 1, None), steps=(steps, 1, 1000))
+        check_whole(slots=(1 if slots == "auto" else slots, 1, None), steps=(steps, 1, 1000))
         check_interval(guidance_interval)
         check_guidance(text_guidance)
         if dtype == "float8":
             check_fp8(chosen)
         warn_if_slow(chosen, DTYPES[dtype])
         model = load_model(path, chosen, DTYPES[dtype], loras, embeddings)
+        if slots == "auto":
+            slots = choose_slots(model, chosen, size, text_guidance, cache)
         compiled = open_cache(cache, model, chosen) if cache and backend == "torch-compile" else None
         scorer = None
         if clip:

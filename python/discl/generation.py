@@ -56,6 +56,7 @@ def make_engine(config: RunConfig, slots: int | str) -> "Engine":
         embeddings=config.model.embeddings,
         score_prompt=config.score.prompt if config.score else None,
         cache=config.engine.cache or None,
+        size=config.spectrum.size,
     )
 
 
