@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EINVAL}
 CLAIM_S = 5.0  # a claim is held for microseconds; one that is older was left by a dead process
@@ -17,6 +18,22 @@ def write_atomic(path: str | os.PathLike, data: bytes) -> None:
     path = Path(path)
     with _beside(path, data) as temporary:
         os.replace(temporary, path)
+    fsync_folder(path.parent)
+
+
+@contextmanager
+def replaced(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """The same for what is written piece by piece: a file that takes the place of `path` when the block ends well."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     fsync_folder(path.parent)
 
 

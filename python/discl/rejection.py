@@ -10,11 +10,13 @@ import heapq
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from discl.atomic import write_atomic
 from discl.config import RunConfig, ScoreConfig
@@ -168,25 +170,31 @@ def refuse_to_calibrate(config: RunConfig, plan: "Plan", who: str) -> None:
 
 def refuse_below_rule(store: "Store", score: ScoreConfig | None, recipe: str) -> None:
     """StoreError where [score] has thresholds below those of the recipe's rule: what was given up for these is gone."""
+    if score is not None:
+        refuse_below(store, recipe, score.threshold.of)
+
+
+def refuse_below(store: "Store", recipe: str, cut: Callable[[str, int], float]) -> None:
+    """The same for any rule: cut(class, level) is the lowest text score that it can accept."""
     file = rule_file(store.path, recipe)
-    if score is None or not file.is_file():
+    if not file.is_file():
         return
     judged = Thresholds.model_validate(json.loads(file.read_text(encoding="utf-8"))["threshold"])
     for name, level in sorted(_given_up(store, recipe)):
-        asked, before = score.threshold.of(name, level), judged.of(name, level)
-        if asked < before:
+        asked, before = cut(name, level), judged.of(name, level)
+        if np.float32(asked) < np.float32(before):
             raise StoreError(
-                f"[score] threshold {asked:g} for class {name!r} at level {level} is below {before:g}, by which early "
-                "rejection gave samples up in this store: raise it, or set [engine] early_rejection = false to make "
-                "them all"
+                f"threshold {asked:g} for class {name!r} at level {level} is below {before:g}, by which early "
+                "rejection gave samples up in this store: raise it, set [engine] early_rejection = false to make "
+                "them all, or allow `discl filter` to choose among the others with --below-rule"
             )
 
 
 def _given_up(store: "Store", recipe: str) -> set[tuple[str, int]]:
     """Class and level of every sample of the recipe that was rejected early."""
-    rows: Iterable[dict] = store.table.select(["recipe", "status", "class_name", "level"]).to_pylist()
+    rejected = [("status", "=", "rejected-early"), ("recipe", "=", recipe)]
     return {
         (row["class_name"], row["level"])
-        for row in rows
-        if row["recipe"] == recipe and row["status"] == "rejected-early"
+        for batch in store.scan(["class_name", "level"], rejected)
+        for row in batch.to_pylist()
     }

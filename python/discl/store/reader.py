@@ -20,7 +20,7 @@ from discl.store.embeddings import read_embeddings
 from discl.store.index import Filter
 from discl.store.keys import Keys
 from discl.store.remote import CACHE_BYTES, RemoteStore, is_url
-from discl.store.selections import decode_selection, encode_selection
+from discl.store.selections import decode_selection, encode_selection, write_selection_file
 
 _SELECTION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -200,7 +200,7 @@ class Store:
 
     def embeddings(self) -> np.ndarray:
         """float16 [rows, D], row by row with `table`; NaN where a sample has none. StoreError if none has."""
-        parts = [self._shard_embeddings(shard) for shard in self.shards]
+        parts = [self.shard_embeddings(shard) for shard in self.shards]
         widths = {part.shape[1] for part in parts if part is not None}
         if len(widths) != 1:
             raise StoreError(f"{self.path}: embeddings of widths {sorted(widths)}; expected one width in all shards")
@@ -209,7 +209,8 @@ class Store:
         blank = [np.full((count, *widths), np.nan, np.float16) for count in rows]
         return np.concatenate([empty if part is None else part for part, empty in zip(parts, blank, strict=True)])
 
-    def _shard_embeddings(self, shard: manifest.Shard) -> np.ndarray | None:
+    def shard_embeddings(self, shard: manifest.Shard) -> np.ndarray | None:
+        """float16 [rows of the shard, D], mapped into memory; None for a shard without. StoreError where damaged."""
         name = manifest.embeddings_path(shard.number)
         if name not in shard.files:
             return None
@@ -242,10 +243,23 @@ class Store:
             raise StoreError(f"selection name {name!r}: use letters, digits, '_', '-' and '.' only")
         return self.path / "selections" / f"{name}.parquet"
 
-    def write_selection(self, name: str, keys: Iterable[str], rule: dict) -> None:
-        """Write or replace a selection: `keys`, each with an image in this store, and a JSON-able `rule`."""
+    def write_selection_stream(self, name: str, keys: Iterable[pa.Array], rule: dict) -> None:
+        """`write_selection` for millions: arrays of distinct keys, all with an image here; the caller vouches."""
+        self._refuse_remote(name)
+        path = self._selection_path(name)
+        try:
+            path.parent.mkdir(exist_ok=True)
+            write_selection_file(path, keys, rule)
+        except OSError as error:
+            raise StoreError(f"cannot write selection {name!r} to {self.path}: {error.strerror}") from error
+
+    def _refuse_remote(self, name: str) -> None:
         if self._remote:
             raise StoreError(f"selection {name!r}: {self.name} is read through a cache; write where the store is")
+
+    def write_selection(self, name: str, keys: Iterable[str], rule: dict) -> None:
+        """Write or replace a selection: `keys`, each with an image in this store, and a JSON-able `rule`."""
+        self._refuse_remote(name)
         chosen = sorted({check_key(key) for key in keys})
         rows = self.rows(chosen)
         bare = np.flatnonzero(self._places[0][rows] < 0)
