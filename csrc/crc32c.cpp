@@ -4,7 +4,7 @@
 #include <cstring>
 
 #if defined(__x86_64__)
-#include <nmmintrin.h>
+#include <immintrin.h>
 #endif
 
 namespace discl {
@@ -81,9 +81,44 @@ __attribute__((target("sse4.2"))) static uint32_t crc32c_sse42(std::string_view 
     return ~uint32_t(state);
 }
 
+#define DISCL_FOLDING __attribute__((target("sse4.2,avx512f,avx512vl,vpclmulqdq")))
+
+// What stands for both halves of a lane when `bits` more follow it: x^(bits + 32) and x^(bits - 32), each doubled since
+// the product of two reflected numbers is one bit short.
+DISCL_FOLDING static __m512i shift_lanes(uint64_t bits) {
+    const auto power = [](uint64_t of) { return int64_t(uint64_t{shift_by(of / 8)} << 1); };
+    const int64_t low = power(bits + 32), high = power(bits - 32);
+    return _mm512_set_epi64(high, low, high, low, high, low, high, low);
+}
+
+DISCL_FOLDING static __m512i folded(__m512i lanes, __m512i shift, __m512i next) {
+    constexpr int xor_of_three = 0x96;
+    return _mm512_ternarylogic_epi64(_mm512_clmulepi64_epi128(lanes, shift, 0x00),
+                                     _mm512_clmulepi64_epi128(lanes, shift, 0x11), next, xor_of_three);
+}
+
+// Folding by carry-less multiplication (Gopal et al., Intel 2009), 16 lanes of 16 bytes: 256 bytes become the next 256
+// of the same remainder. In cache it sums twice as fast as the instruction's three lanes.
+DISCL_FOLDING static uint32_t crc32c_folding(std::string_view bytes, uint32_t crc) {
+    constexpr size_t wide = 64, all = 4 * wide;
+    if (bytes.size() < 2 * all) return crc32c_sse42(bytes, crc);
+    static const __m512i by_one = shift_lanes(8 * wide), by_all = shift_lanes(8 * all);
+    __m512i lanes[4];
+    for (size_t i = 0; i < 4; ++i) lanes[i] = _mm512_loadu_si512(bytes.data() + wide * i);
+    lanes[0] = _mm512_xor_si512(lanes[0], _mm512_zextsi128_si512(_mm_cvtsi32_si128(int(~crc))));
+    for (bytes.remove_prefix(all); bytes.size() >= all; bytes.remove_prefix(all))
+        for (size_t i = 0; i < 4; ++i)
+            lanes[i] = folded(lanes[i], by_all, _mm512_loadu_si512(bytes.data() + wide * i));
+    for (size_t i = 1; i < 4; ++i) lanes[i] = folded(lanes[i - 1], by_one, lanes[i]);
+    char rest[wide];
+    _mm512_storeu_si512(rest, lanes[3]);
+    return crc32c_sse42(bytes, crc32c_sse42({rest, wide}, ~uint32_t{0}));
+}
+
 uint32_t crc32c(std::string_view bytes, uint32_t crc) {
-    static const bool fast = __builtin_cpu_supports("sse4.2");
-    return fast ? crc32c_sse42(bytes, crc) : crc32c_table(bytes, crc);
+    static const bool folds = __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("vpclmulqdq");
+    static const bool counts = __builtin_cpu_supports("sse4.2");
+    return folds ? crc32c_folding(bytes, crc) : counts ? crc32c_sse42(bytes, crc) : crc32c_table(bytes, crc);
 }
 #else
 uint32_t crc32c(std::string_view bytes, uint32_t crc) { return crc32c_table(bytes, crc); }
