@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 
 import torch
 
@@ -39,11 +40,9 @@ def fit(
     """
     training = Training(learner, loader, config, checkpoints)
     try:
-        while training.mark["epoch"] < loader.sampler.epochs:
-            for event in training.steps():
+        with closing(training.events(validate)) as events:
+            for event in events:
                 on_event(event)
-            on_event(training.finish(validate))
-            training.save(now=training.mark["epoch"] == loader.sampler.epochs)
     except NotFinite as error:
         on_event(error.event)
         raise
@@ -80,44 +79,58 @@ class Training:
         self.optimizer.zero_grad()  # a training that was stopped may have left gradients
         state = checkpoints.read(self.model, self.optimizer) if checkpoints else None
         if state:
-            self.loader.load_state_dict(state["sampler"])
+            loader.load_state_dict(state["sampler"])
             loader.substituted = state["substituted"]
-        self.mark = state or self._begin([])
+        self.steps = len(loader)  # of every epoch
+        self.mark = state or self._begin([], loader.state_dict(), loader.substituted)
         self.spent = Spent(self.mark["spent"])
         self.whole, self._saved = True, self.mark
         self._unchecked: list[tuple[int, torch.Tensor, list[str]]] = []
         self._buffers = [buffer.clone() for buffer in self.model.buffers()]
 
-    def _begin(self, history: list[dict]) -> dict:
-        """The mark before the first step of an epoch."""
+    def _begin(self, history: list[dict], sampler: dict, substituted: int) -> dict:
+        """The mark before the first step of an epoch; sampler, substituted: the loader's state."""
         self.spent = Spent()
         return {
-            "sampler": self.loader.state_dict(),
-            "substituted": self.loader.substituted,
+            "sampler": sampler,
+            "substituted": substituted,
             "history": history,
-            "epoch": self.sampler.epoch,
+            "epoch": sampler["epoch"],
+            "levels": [],
             "loss": 0.0,
             "steps": 0,
             "spent": dict(self.spent.seconds),
         }
 
-    def steps(self) -> Iterator[Event]:
-        """Train on what is left of the running epoch; yields an event after every step."""
-        epoch, first = self.mark["epoch"], self.sampler.step
-        if self.sampler.epoch > epoch:
-            return  # stopped after its last step, before its record
-        prior = PRIORS[self.config.loss](self.sampler.class_counts(epoch)).to(self.learner.device)
-        total = self.sampler.epochs * len(self.loader)
-        self.model.train()
-        batches = staged(self.loader, self.learner.batch, self.learner.device)
-        for step, batch in enumerate(self.spent.waiting(batches), first):
-            with self.spent.on("step"):
-                set_rate(self.optimizer, self.config, epoch * len(self.loader) + step, total)
-                self._step(batch, prior)
-            if len(self._unchecked) >= CHECK_EVERY:
-                self.check()
-            self.save()
-            yield self._progress(step)
+    def events(self, validate: Callable[[], dict] | None) -> Iterator[Event]:
+        """Train on what is left; yields an event after every step and every epoch."""
+        if self.sampler.epoch > self.mark["epoch"]:
+            yield self.finish(validate)  # stopped after the last step of an epoch, before its record
+        epoch = prior = None
+        with closing(staged(self.loader, self.learner.batch, self.learner.device)) as batches:
+            while batch := self._next(batches):
+                if batch.epoch is not epoch:
+                    epoch, prior = batch.epoch, PRIORS[self.config.loss](batch.epoch.class_counts)
+                    prior = prior.to(self.learner.device)
+                    self.model.train()
+                yield self._train_on(batch, prior)
+                if batch.step + 1 == epoch.steps:
+                    yield self.finish(validate)
+                    self.save(now=self.mark["epoch"] == self.sampler.epochs)
+
+    def _next(self, batches: Iterator[Staged]) -> Staged | None:
+        with self.spent.on("loader"):
+            return next(batches, None)
+
+    def _train_on(self, batch: Staged, prior: torch.Tensor) -> Event:
+        with self.spent.on("step"):
+            done, total = batch.epoch.number * self.steps + batch.step, self.sampler.epochs * self.steps
+            set_rate(self.optimizer, self.config, done, total)
+            self._step(batch, prior)
+        if len(self._unchecked) >= CHECK_EVERY:
+            self.check()
+        self.save()
+        return self._progress(batch.step)
 
     def _step(self, batch: Staged, prior: torch.Tensor) -> None:
         loss = self.learner.loss(batch.images, batch.labels, prior, batch.rows)
@@ -133,6 +146,7 @@ class Training:
         self.mark = mark | {
             "sampler": batch.state,
             "substituted": batch.substituted,
+            "levels": list(batch.epoch.levels),
             "loss": mark["loss"] + loss,
             "steps": mark["steps"] + 1,
             "spent": dict(self.spent.seconds),
@@ -141,7 +155,7 @@ class Training:
 
     def _progress(self, step: int) -> Event:
         """What a listener may show: see `discl.progress` and `discl.spent`."""
-        mark, steps = self.mark, len(self.loader)
+        mark, steps = self.mark, self.steps
         done, total = mark["epoch"] * steps + step + 1, self.sampler.epochs * steps
         now = self.spent.seconds
         rate = mark["steps"] / max(sum(now.values()), 1e-9)
@@ -180,16 +194,16 @@ class Training:
         mark, epoch = self.mark, self.mark["epoch"]
         record = {
             "epoch": epoch,
-            "levels": list(self.sampler.plan(epoch).levels),
+            "levels": mark["levels"],
             "loss": float(mark["loss"]) / mark["steps"],
-            "steps": (epoch + 1) * len(self.loader),
+            "steps": (epoch + 1) * self.steps,
         }
         if validate:
             with self.spent.on("evaluation"):
                 record["val"] = validate()
         spent = dict(self.spent.seconds)
         record |= {"seconds": sum(spent.values()), "spent": spent}
-        self.mark = self._begin([*mark["history"], record])
+        self.mark = self._begin([*mark["history"], record], mark["sampler"], mark["substituted"])
         return {"event": "epoch", **record}
 
     def save(self, now: bool = False) -> None:

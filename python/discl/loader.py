@@ -40,6 +40,8 @@ class CurriculumLoader:
     event {"event": "decoding", "chosen", "seconds_per_batch"} and in the state.
     """
 
+    ahead = 3  # batches that `discl.staging` lets a thread take from it meanwhile
+
     def __init__(
         self, dataset, sampler, view: View = PHOTO, threads: int = 2, device="cpu", decode: str = "auto",
         trial: int = 200, on_event: OnEvent = ignore,
@@ -63,18 +65,21 @@ class CurriculumLoader:
         self._idle = None
 
     def __iter__(self) -> Iterator[dict]:
-        pipeline = self._open()
+        self._pipeline = self._open()
         self.tuner.begin()
         for _ in range(self.sampler.step, len(self.sampler)):
-            pipeline, images = self._run(pipeline)
-            asked, used = self._fed.popleft()
-            self.substituted += int((asked != used).sum())
-            self.sampler.advance()
-            yield describe(self.dataset, used, images[: len(used)])
+            yield self._batch()  # not held here meanwhile: its memory serves the next
             if self.tuner.count_batch():
                 self._report()
-                pipeline = self._open()
-        self._close(pipeline)
+                self._pipeline = self._open()
+        self._close()
+
+    def _batch(self) -> dict:
+        images = self._run()
+        asked, used = self._fed.popleft()
+        self.substituted += int((asked != used).sum())
+        self.sampler.advance()
+        return describe(self.dataset, used, images[: len(used)])
 
     def _report(self) -> None:
         if self.tuner.chosen:
@@ -93,24 +98,24 @@ class CurriculumLoader:
             self.feed, self.sampler.batch, self.view, self.threads, self.device, self.tuner.current
         )
 
-    def _close(self, pipeline) -> None:
+    def _close(self) -> None:
         try:
-            pipeline.run()
+            self._pipeline.run()
         except StopIteration:
-            pipeline.reset()
-            self._idle = pipeline
+            self._pipeline.reset()
+            self._idle = self._pipeline
 
-    def _run(self, pipeline):
+    def _run(self) -> torch.Tensor:
         """One batch of images. When decoding fails, damaged rows are replaced and the feed starts again."""
         while True:
             try:
-                (images,) = pipeline.run()
-                return pipeline, torch.from_dlpack(images.as_tensor())  # shares DALI's memory and keeps it
+                (images,) = self._pipeline.run()
+                return torch.from_dlpack(images.as_tensor())  # shares DALI's memory and keeps it
             except RuntimeError as error:
                 rows = [row for _, used in self._fed for row in used]
                 if not self.reader.reject_undecodable(rows):
                     raise RunFailed(f"DALI cannot decode a batch: {error}") from error
-                pipeline = self._open()
+                self._pipeline = self._open()
 
     def feed(self, info):
         """What DALI asks for each batch: encoded images, window starts and ends (y, x), flips."""

@@ -1,11 +1,10 @@
 """Where a training's seconds go (loader, step, evaluation, checkpoint), as shares, rate and bottleneck."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
-Item = TypeVar("Item")
 PARTS = ("loader", "step", "evaluation", "checkpoint")
 
 
@@ -23,17 +22,6 @@ class Spent:
             yield
         finally:
             self.seconds[part] += time.perf_counter() - began
-
-    def waiting(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The same items; what each takes to come is the loader's."""
-        rest = iter(items)
-        while True:
-            with self.on("loader"):
-                try:
-                    item = next(rest)
-                except StopIteration:
-                    return
-            yield item
 
 
 def shares(seconds: dict[str, float], images: int) -> dict[str, Any]:

@@ -1,11 +1,23 @@
-"""Batches of a loader in, tensors of one fixed shape on the training's device out, copied beside the running step."""
+"""Batches of a loader in, tensors of one fixed shape on the training's device out, made beside the running step."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
+from discl.ahead import ahead
 from discl.losses import IGNORED
+
+
+class Epoch(NamedTuple):
+    """Its number, active levels and steps, and how many images of each class it holds, float64 [C], in expectation."""
+
+    number: int
+    levels: tuple[int, ...]
+    steps: int
+    class_counts: np.ndarray
 
 
 class Staged(NamedTuple):
@@ -15,6 +27,8 @@ class Staged(NamedTuple):
     loader's after this batch.
     """
 
+    epoch: Epoch
+    step: int
     images: torch.Tensor
     labels: torch.Tensor
     rows: torch.Tensor
@@ -24,20 +38,35 @@ class Staged(NamedTuple):
 
 
 def staged(loader, size: int, device: torch.device) -> Iterator[Staged]:
-    """The rest of the loader's epoch.
+    """All batches that are left, epoch after epoch, up to `loader.ahead` of them made by a thread meanwhile.
 
-    On CUDA copies leave pinned memory on a stream of their own: the host is ahead of the device, so a batch is copied
-    while the one before it trains. On the CPU nothing is copied.
+    So a short epoch does not wait for the first batch of the next, and the loader and its sampler belong to this
+    iterator until it ends. On CUDA copies leave pinned memory on a stream of their own, which the step waits for and
+    the host does not. On the CPU nothing is copied.
     """
-    sampler = loader.sampler
-    total, world = sampler.plan(sampler.epoch).total, sampler.world
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-    for step, batch in enumerate(loader, sampler.step):
-        rows = torch.tensor(min(sampler.batch, total - step * sampler.batch) / world)
-        images, labels = padded(batch, size)
-        if stream is not None:
-            images, labels, rows = _copied([images, labels, rows], device, stream)
-        yield Staged(images, labels, rows, batch["id"], loader.state_dict(), loader.substituted)
+    with closing(ahead(_copied(_padded(loader, size), device, stream), loader.ahead)) as batches:
+        for batch, copied in batches:
+            if copied is not None:
+                current = torch.cuda.current_stream(device)
+                current.wait_event(copied)
+                for tensor in (batch.images, batch.labels, batch.rows):
+                    tensor.record_stream(current)
+            yield batch
+
+
+def _padded(loader, size: int) -> Iterator[Staged]:
+    sampler = loader.sampler
+    while sampler.epoch < sampler.epochs:
+        number, first = sampler.epoch, sampler.step
+        plan = sampler.plan(number)
+        epoch = Epoch(number, plan.levels, len(sampler), sampler.class_counts(number))
+        for step, batch in enumerate(loader, first):
+            rows = torch.tensor(min(sampler.batch, plan.total - step * sampler.batch) / sampler.world)
+            images, labels = padded(batch, size)
+            yield Staged(
+                epoch, step, images, labels, rows, batch["id"], loader.state_dict(), loader.substituted
+            )  # fmt: skip
 
 
 def padded(batch: dict, size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -57,15 +86,22 @@ def padded(batch: dict, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     return images, labels
 
 
-def _copied(tensors: list[torch.Tensor], device: torch.device, stream: torch.cuda.Stream) -> list[torch.Tensor]:
-    """Copies on `stream`, images channels-last; the current stream waits for them, the host does not."""
-    current = torch.cuda.current_stream(device)
-    with torch.cuda.stream(stream):
-        moved = [_pinned(tensor).to(device, non_blocking=True) for tensor in tensors]
-    current.wait_stream(stream)
-    for tensor in moved:
-        tensor.record_stream(current)
-    return [moved[0].contiguous(memory_format=torch.channels_last), *moved[1:]]
+def _copied(
+    batches: Iterator[Staged], device: torch.device, stream: torch.cuda.Stream | None
+) -> Iterator[tuple[Staged, torch.cuda.Event | None]]:
+    """Copies on `stream`, images channels-last, with the event that says when they are there."""
+    for batch in batches:
+        if stream is None:
+            yield batch, None
+            continue
+        with torch.cuda.stream(stream):
+            tensors = batch.images, batch.labels, batch.rows
+            images, labels, rows = (_pinned(tensor).to(device, non_blocking=True) for tensor in tensors)
+            images = images.contiguous(memory_format=torch.channels_last)
+            copied = stream.record_event()
+        if batch.images.device.type == "cuda":
+            copied.synchronize()  # DALI's own memory: it may take it back when the tensor is gone
+        yield batch._replace(images=images, labels=labels, rows=rows), copied
 
 
 def _pinned(tensor: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,8 @@ from discl.views import View, render, windows
 class TorchLoader:
     """See `discl.loader.CurriculumLoader`: same arguments, same output. `threads` counts worker processes."""
 
+    ahead = 0  # its processes are forked by whoever iterates, which must not be a thread beside a running step
+
     def __init__(self, dataset, sampler, view: View, threads: int = 0):
         self.dataset, self.sampler, self.view, self.threads = dataset, sampler, view, threads
         self.substituted = 0

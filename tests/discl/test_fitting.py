@@ -1,5 +1,6 @@
 """The loop learns, loses no whole step when it is stopped, resumes to the same bits, never recompiles."""
 
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ from discl.dataset import SpectrumDataset
 from discl.errors import ConfigError, ModelError, RunFailed
 from discl.fitting import fit
 from discl.learner import Learner
+from discl.loader import CurriculumLoader
 from discl.losses import IGNORED
 from discl.sampler import CurriculumSampler
 from discl.staging import padded
@@ -207,6 +209,30 @@ def test_whatever_stops_a_training_loses_no_whole_step(tmp_path, monkeypatch, da
 
     learner.reset(1 if state is None else 2)
     history = fit(learner, loader(data), recipe, validate, checkpoints=Checkpoints(tmp_path, "run"))
+    assert_equal(weights(learner), expected)
+    assert untimed(history) == untimed(whole)
+
+
+@pytest.mark.parametrize("number", [3, 5, 11])
+def test_batches_that_a_thread_makes_ahead_change_nothing(tmp_path, data, recipe, number):
+    """Also when the training is stopped at event `number` with batches of this epoch or the next in the queue."""
+
+    def source(ahead):
+        sampler = CurriculumSampler(data, curriculum("diverse-to-specific", **KEYS), 8, 0)
+        made = CurriculumLoader(data, sampler, RECIPES["digitnet"].train)
+        made.ahead = ahead
+        return made
+
+    learner = Learner("digitnet", 2, 8, compile=False)
+    learner.reset(1)
+    whole = fit(learner, source(0), recipe)
+    expected = weights(learner)
+    learner.reset(1)
+    threads = threading.active_count()
+    with pytest.raises(Stopped):
+        fit(learner, source(3), recipe, None, stopping(lambda event: None, number), Checkpoints(tmp_path, "run"))
+    assert threading.active_count() <= threads
+    history = fit(learner, source(3), recipe, checkpoints=Checkpoints(tmp_path, "run"))
     assert_equal(weights(learner), expected)
     assert untimed(history) == untimed(whole)
 
