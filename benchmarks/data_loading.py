@@ -26,6 +26,8 @@ from discl.views import View
 
 BATCH, THREADS, QUEUED = 64, 2, 6  # at most so many batches wait in any contestant's queues
 VIEW = View(224, min_area=0.25, flip=True)
+# The others draw again where a window does not fit, ours cuts it off: so theirs cover as many pixels in the mean (0.617).
+AREAS = (0.355, 1.0)
 
 
 def photos(folder: Path, count: int) -> list[str]:
@@ -103,7 +105,7 @@ def dali(paths: list[str]) -> Iterator[torch.Tensor]:
         encoded, _ = fn.readers.file(files=paths, random_shuffle=True)
         images: Any = fn.decoders.image(encoded, device="cpu", output_type=types.RGB)
         images = fn.random_resized_crop(
-            images, size=[224, 224], random_area=[0.25, 1.0], interp_type=types.INTERP_TRIANGULAR, antialias=True
+            images, size=[224, 224], random_area=list(AREAS), interp_type=types.INTERP_TRIANGULAR, antialias=True
         )
         images = fn.crop_mirror_normalize(
             images, dtype=types.FLOAT, output_layout="CHW", mean=list(VIEW.mean), std=list(VIEW.std),
@@ -127,7 +129,7 @@ class Photos(Dataset):
 
 
 TRANSFORM = v2.Compose([
-    v2.RandomResizedCrop(224, scale=(0.25, 1.0), antialias=True),
+    v2.RandomResizedCrop(224, scale=AREAS, antialias=True),
     v2.RandomHorizontalFlip(),
     v2.ToImage(),
     v2.ToDtype(torch.float32),
