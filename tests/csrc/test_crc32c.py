@@ -24,7 +24,7 @@ def test_known_answers(crc, data, answer):
 
 
 @pytest.mark.parametrize(
-    "length", [*range(20), 63, 64, 65, 511, 512, 513, 767, 768, 1000, 6143, 6144, 6145, 6160, 20_000, 100_003]
+    "length", [*range(20), 63, 65, 511, 512, 513, 767, 768, 1000, 6143, 6144, 6145, 20_000, 100_003]
 )
 def test_table_equals_hardware_and_parts_chain(length):
     data = random.Random(length).randbytes(length)

@@ -34,7 +34,7 @@ def encode_image(image: np.ndarray, format: str, quality: int = 95) -> bytes:
 
 
 def _jpg(image: Image.Image, quality: int) -> bytes:
-    # To a file that the system knows, Pillow encodes without the GIL: two threads then make 1.9 times the images of one.
+    # To a file that the system knows, Pillow encodes without the GIL: 2 threads then make 1.9 times as many.
     with open(os.memfd_create("jpg"), "w+b", buffering=0) as file:
         image.save(file, "JPEG", quality=quality, subsampling="4:2:0")
         file.seek(0)
