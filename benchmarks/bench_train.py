@@ -28,10 +28,13 @@ from discl.fitting import fit
 from discl.hard import select_hard
 from discl.learner import Learner
 from discl.loader import PHOTO, open_loader
+from discl.losses import IGNORED
 from discl.sampler import CurriculumSampler
+from discl.staging import staged
 from discl.store import Store, StoreWriter
 from discl.training import training_loader
 
+QUEUED = 8  # batches at most that wait in the loader's queues when a turn begins, and do not count
 NETWORKS = {"resnet50": torchvision.models.resnet50, "vit_b_16": torchvision.models.vit_b_16}
 
 
@@ -101,35 +104,35 @@ class Contest:
         sampler = CurriculumSampler(dataset, natural, batch, 0, levels=())
         view = dataclasses.replace(PHOTO, size=size, flip=True, min_area=0.25)
         loader = open_loader(dataset, sampler, view, threads, self.device)
-        self.batches = (each for _ in cycle([0]) for each in loader if len(each["label"]) == batch)
+        self.batches = ((each.images, each.labels) for each in staged(loader, batch, self.device))
         self.model = make(num_classes=10).to(self.device, memory_format=torch.channels_last)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3, fused=True)
         self.loss = torch.compile(self._loss, dynamic=False, disable=self.device.type == "cpu")
-        self.first = self._moved(next(self.batches))
-
-    def _moved(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
-        images, labels = (batch[name].to(self.device, non_blocking=True) for name in ("image", "label"))
-        return images.contiguous(memory_format=torch.channels_last), labels
+        self.first = next(self.batches)
 
     def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            return torch.nn.functional.cross_entropy(self.model(images).float(), labels)
+            return torch.nn.functional.cross_entropy(self.model(images).float(), labels, ignore_index=IGNORED)
 
-    def _rate(self, batches) -> float:
-        begin = time.perf_counter()
-        for images, labels in islice(batches, self.steps):
+    def _train(self, batches, steps: int) -> None:
+        for images, labels in islice(batches, steps):
             self.loss(images, labels).backward()
             self.optimizer.step()
             self.optimizer.zero_grad()
         if self.device.type == "cuda":
             torch.cuda.synchronize()
+
+    def _rate(self, batches) -> float:
+        self._train(batches, QUEUED)
+        begin = time.perf_counter()
+        self._train(batches, self.steps)
         return self.steps * self.batch / (time.perf_counter() - begin)
 
     def resident(self) -> float:
         return self._rate(cycle([self.first]))
 
     def loader(self) -> float:
-        return self._rate(map(self._moved, self.batches))
+        return self._rate(self.batches)
 
 
 def networks(small: bool) -> None:

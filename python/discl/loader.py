@@ -1,5 +1,6 @@
 """A dataset and a sampler become batches of normalised images: a DALI pipeline fed in the sampler's order."""
 
+import logging
 from collections import deque
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -15,15 +16,19 @@ from discl.progress import OnEvent, ignore
 from discl.torch_loader import TorchLoader, describe
 from discl.views import WHOLE, View, windows
 
+log = logging.getLogger(__name__)
+
 PHOTO = View()
 AHEAD = 2  # batches that are being read while DALI decodes others
 BLANK = np.frombuffer(b"P5 1 1 255 \0", dtype=np.uint8)  # feeds a rank whose part of the last batch is empty
 
 
-def open_loader(dataset, sampler, view: View, threads: int = 2, device="cpu", on_event: OnEvent = ignore):
+def open_loader(
+    dataset, sampler, view: View, threads: int = 2, device="cpu", decode: str = "auto", on_event: OnEvent = ignore
+):  # fmt: skip
     """The DALI loader, or the plain one, with the same batches, where DALI is not installed."""
     if find_spec("nvidia.dali"):
-        return CurriculumLoader(dataset, sampler, view, threads, device, on_event=on_event)
+        return CurriculumLoader(dataset, sampler, view, threads, device, decode, on_event=on_event)
     return TorchLoader(dataset, sampler, view, threads)
 
 
@@ -84,6 +89,7 @@ class CurriculumLoader:
     def _report(self) -> None:
         if self.tuner.chosen:
             seconds = self.tuner.seconds_per_batch
+            log.info("images are decoded by %r; seconds per batch: %s", self.tuner.chosen, seconds)
             self.on_event({"event": "decoding", "chosen": self.tuner.chosen, "seconds_per_batch": seconds})
 
     def _open(self):

@@ -89,19 +89,28 @@ def padded(batch: dict, size: int) -> tuple[torch.Tensor, torch.Tensor]:
 def _copied(
     batches: Iterator[Staged], device: torch.device, stream: torch.cuda.Stream | None
 ) -> Iterator[tuple[Staged, torch.cuda.Event | None]]:
-    """Copies on `stream`, images channels-last, with the event that says when they are there."""
-    for batch in batches:
-        if stream is None:
-            yield batch, None
-            continue
-        with torch.cuda.stream(stream):
-            tensors = batch.images, batch.labels, batch.rows
-            images, labels, rows = (_pinned(tensor).to(device, non_blocking=True) for tensor in tensors)
-            images = images.contiguous(memory_format=torch.channels_last)
-            copied = stream.record_event()
-        if batch.images.device.type == "cuda":
-            copied.synchronize()  # DALI's own memory: it may take it back when the tensor is gone
-        yield batch._replace(images=images, labels=labels, rows=rows), copied
+    """Loaded and copied on `stream`, images channels-last, with the event that says when they are there."""
+    if stream is None:
+        yield from ((batch, None) for batch in batches)
+        return
+    while copied := _next_copied(batches, device, stream):
+        yield copied
+
+
+def _next_copied(
+    batches: Iterator[Staged], device: torch.device, stream: torch.cuda.Stream
+) -> tuple[Staged, torch.cuda.Event] | None:
+    with torch.cuda.stream(stream):
+        batch = next(batches, None)
+        if batch is None:
+            return None
+        tensors = batch.images, batch.labels, batch.rows
+        images, labels, rows = (_pinned(tensor).to(device, non_blocking=True) for tensor in tensors)
+        images = images.contiguous(memory_format=torch.channels_last)
+        there = stream.record_event()
+    if batch.images.device.type == "cuda":
+        there.synchronize()  # DALI's own memory: it may take it back when the tensor is gone
+    return batch._replace(images=images, labels=labels, rows=rows), there
 
 
 def _pinned(tensor: torch.Tensor) -> torch.Tensor:

@@ -59,8 +59,8 @@ def _train(config: RunConfig, out: Path, on_event: OnEvent, ranks: Ranks) -> dic
     checkpoints = Checkpoints(out / "checkpoints", identity(config, table))
     before = checkpoints.state()
     store, keys = pinned_store(config, checkpoints, ranks)
-    loader = training_loader(config, table, store, keys, ranks)
     batch, device = config.train.batch // ranks.world, ranks.device(device_of(config))
+    loader = training_loader(config, table, store, keys, ranks, device)
     learner = Learner(config.train.model, len(table.class_names), batch, device, ranks=ranks)
     learner.reset(config.train.seed, config.train.init)
     judges = {split: judge(config, table, learner, split) for split in table.held_out}
@@ -79,6 +79,7 @@ def _train(config: RunConfig, out: Path, on_event: OnEvent, ranks: Ranks) -> dic
         "snapshot": store.snapshot() if store else None,
         "substituted": sum(ranks.gather(loader.substituted)),
         "quarantined": len(table.quarantined),
+        "decoding": loader.state_dict().get("decoding"),
         **ranks.agree(speed(history, loader.sampler)),
     }
     if ranks.first:
@@ -151,16 +152,20 @@ def pinned_store(
 
 
 def training_loader(
-    config: RunConfig, table: DataTable, store: Store | None, selection="default", ranks: Ranks = ALONE
+    config: RunConfig, table: DataTable, store: Store | None, selection="default", ranks: Ranks = ALONE, device="cpu"
 ):  # fmt: skip
-    """Batches of the training split and a selection (its name or its keys), in the curriculum's order."""
+    """Batches of the training split and a selection (its name or its keys), in the curriculum's order.
+
+    What is decoded on the CPU stays there; else images are loaded to `device`.
+    """
     dataset = SpectrumDataset(store, table, selection, tail=tail_rows(config.hard, table))
     levels = config.spectrum.levels if store else None
     sampler = CurriculumSampler(
         dataset, config.curriculum, config.train.batch, config.train.seed, ranks.rank, ranks.world, levels
     )
     view = sized(recipe_of(config.train.model).train, config.train.image_size)
-    return open_loader(dataset, sampler, view, config.train.workers)
+    decode, place = config.train.decode, torch.device("cpu" if config.train.decode == "cpu" else device)
+    return open_loader(dataset, sampler, view, config.train.workers, place, decode)
 
 
 def judge(config: RunConfig, table: DataTable, learner: Learner, split: str) -> Callable[[], dict]:

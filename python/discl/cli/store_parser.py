@@ -12,6 +12,9 @@ def add_store_commands(known, add: AddCommand) -> None:
     """add(known, name, run, text): makes one command."""
     verify = add(known, "verify", stores.verify, "check every byte")
     verify.add_argument("stores", metavar="STORE", nargs="+")
+    verify.add_argument(
+        "--repair", action="store_true", help="keep what is whole; samples that are gone can be generated again"
+    )
 
     export = add(known, "export", stores.export, "write a selection for others, with a data card")
     export.add_argument("store", metavar="STORE")

@@ -13,10 +13,26 @@ from discl.errors import StoreError
 def verify(args: argparse.Namespace, stop: Stop) -> int:
     from discl.store import verify
 
+    for path in args.stores if args.repair else ():
+        _repair(path, stop)
     problems = [(path, problem) for path in args.stores for problem in verify(path)]
     for path, problem in problems:
         print(f"{path}: {problem}")
     return 1 if problems else 0
+
+
+def _repair(path: str, stop: Stop) -> None:
+    from discl.store.repair import repair
+
+    with progress(stop) as on_event:
+        done = repair(path, on_event=on_event)
+    if done.shards:
+        gone = "nobody knows how many" if done.gone < 0 else str(done.gone)
+        print(
+            f"{path}: {done.shards} damaged shards replaced; {done.kept} samples kept, {gone} gone: "
+            "`discl generate` makes them again",
+            file=sys.stderr,
+        )
 
 
 def export(args: argparse.Namespace, stop: Stop) -> None:

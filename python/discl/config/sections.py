@@ -271,7 +271,7 @@ class TrainConfig(Section):
     """The classifier and its optimizer. `image_size` 0 takes the model's usual size.
 
     warmup: share of all steps in which the rate rises (0: cosine none, one-cycle 0.3). clip_norm: of all gradients
-    together (0: no clipping).
+    together (0: no clipping). decode: where images are decoded; "auto" tries what the device has and keeps the fastest.
     """
 
     model: str = "resnet10"
@@ -286,6 +286,7 @@ class TrainConfig(Section):
     clip_norm: Annotated[float, Field(ge=0.0)] = 0.0
     seed: Seed = 0
     workers: Count = 2
+    decode: Literal["auto", "cpu", "mixed", "hardware"] = "auto"
     image_size: Count = 0
     device: Device = "auto"
 

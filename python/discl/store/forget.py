@@ -40,7 +40,7 @@ def forget(
             identity = blake2b("\n".join(sorted(ids)).encode(), digest_size=16).hexdigest()
             rewrite(root, "forget", touched, lambda row: not _is_of(row, ids), shard_bytes, identity, on_event)
         sweep(root)
-        _prune(root)
+        prune(root)
         _clean_quarantine(root / "quarantine.jsonl", ids)
     return sum(counts.values())
 
@@ -60,7 +60,7 @@ def _count(root: Path, shard: manifest.Shard, ids: frozenset[str]) -> int:
     return sum(_is_of(row, ids) for batch in batches for row in batch.to_pylist())
 
 
-def _prune(root: Path) -> None:
+def prune(root: Path) -> None:
     """Selections and further scores lose the keys that the store no longer has."""
     keys = Keys(Store(root).keys())
     for file in sorted([*root.glob("selections/*.parquet"), *root.glob("scores/*/*.parquet")]):

@@ -75,13 +75,17 @@ def publish(root: Path, number: int, rows: int, images: int, run_id: str, files:
 
     files: path inside the store -> its entry.
     """
-    body = {"format": FORMAT, "number": number, "rows": rows, "images": images, "run_id": run_id, "files": files}
-    text = json.dumps(body | {"digest": _digest(body)}, indent=1)
     try:
-        put_if_absent(root / manifest_path(number), text.encode())
+        put_if_absent(root / manifest_path(number), entry(number, rows, images, run_id, files))
     except FileExistsError as error:
         path = root / manifest_path(number)
         raise StoreError(f"{path} exists already; two writers at one store? Stop one of them") from error
+
+
+def entry(number: int, rows: int, images: int, run_id: str, files: dict[str, dict[str, Any]]) -> bytes:
+    """An entry's content."""
+    body = {"format": FORMAT, "number": number, "rows": rows, "images": images, "run_id": run_id, "files": files}
+    return json.dumps(body | {"digest": _digest(body)}, indent=1).encode()
 
 
 def sealed_shards(root: Path) -> list[Shard]:
@@ -148,7 +152,7 @@ def _read(path: Path) -> Shard:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise _damaged(str(path), repr(error)) from error
+        raise Damaged(str(path), repr(error)) from error
 
 
 def parse(name: str, path: str, data: bytes) -> Shard:
@@ -164,9 +168,9 @@ def parse(name: str, path: str, data: bytes) -> Shard:
         if intact and not _plausible(shard):
             raise ValueError("numbers or file names that no writer enters")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(path, repr(error)) from error
+        raise Damaged(path, repr(error)) from error
     if not intact:
-        raise _damaged(path, "its digest differs")
+        raise Damaged(path, "its digest differs")
     return shard
 
 
@@ -183,8 +187,12 @@ def _plausible(shard: Shard) -> bool:
     )
 
 
-def _damaged(path: str, reason: str) -> StoreError:
-    return StoreError(f"{path}: damaged manifest ({reason}); restore it from a copy of the store")
+class Damaged(StoreError):
+    """An entry that cannot be believed."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        advice = "restore it from a copy of the store, or run discl store verify --repair"
+        super().__init__(f"{path}: damaged manifest ({reason}); {advice}")
 
 
 def _digest(body: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ from discl.store import history, manifest
 from discl.store.columns import SCHEMA
 from discl.store.index import open_index
 from discl.store.lock import WriterLock
-from discl.store.records import records
+from discl.store.records import Record, records
 from discl.store.shard import next_number
 from discl.store.writer import StoreWriter
 
@@ -37,9 +37,18 @@ def exclusive(root: Path) -> Iterator[None]:
     manifest.sealed_shards(root)  # a folder that is no store stays as it is
     with StoreWriter(root, "recovered", shard_bytes=1 << 62):
         pass  # seals what a killed writer left
+    with locked(root):
+        settle(root)
+        yield
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """No other writer is there. StoreError if one is, for no store, and for what the system refuses meanwhile."""
+    if not (root / "manifest").is_dir():
+        raise StoreError(f"{root} is not a discl store (no manifest/); give one that `discl generate` made")
     lock = WriterLock(root)
     try:
-        settle(root)
         yield
     except OSError as error:
         raise StoreError(
@@ -57,17 +66,26 @@ def rewrite(
     shard_bytes: int,
     parameters: str = "",
     on_event: OnEvent = ignore,
+    read: Callable[[Path, manifest.Shard], Iterator[Record]] = records,
+    user_columns: Sequence[str] | None = None,
 ) -> None:
     """Inside `exclusive`: replace these shards by shards of about `shard_bytes` with the rows that `keep` accepts.
 
-    The order of samples in the retired shards is kept. `parameters` tells one rewrite from another, so that a killed
+    The order of samples in the retired shards is kept. `read` gives them, `user_columns` are theirs (default: those in
+    the indexes). `parameters` tells one rewrite from another, so that a killed
     one is only continued by the same command on the same store.
     """
     before = [shard.digest for shard in manifest.sealed_shards(root)]
     facts = [reason, parameters, shard_bytes, before, [shard.number for shard in retired]]
     staging = _staging(root, blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest())
     if not (staging / "built.json").exists():
-        _fill(root, staging, retired, keep, shard_bytes, Meter(reason, sum(shard.rows for shard in retired), on_event))
+        columns = _user_columns(root, retired) if user_columns is None else user_columns
+        meter = Meter(reason, sum(shard.rows for shard in retired), on_event)
+        with StoreWriter(staging, "", shard_bytes=shard_bytes, user_columns=columns) as writer:
+            for record in (record for shard in retired for record in read(root, shard)):
+                if keep(record.row) and record.row["key"] not in writer.keys:
+                    writer.append(record.row, record.image, record.extension, record.embedding)
+                meter.advance()
         entries = [
             json.loads((staging / manifest.manifest_path(s.number)).read_bytes())
             for s in manifest.sealed_shards(staging)
@@ -94,17 +112,6 @@ def _staging(root: Path, identity: str) -> Path:
         (staging / f"shards/{first - 1:06d}.reserved").touch()
     write_atomic(job, identity.encode())
     return staging
-
-
-def _fill(
-    root: Path, staging: Path, retired: Sequence[manifest.Shard], keep: Keep, shard_bytes: int, meter: Meter
-) -> None:
-    with StoreWriter(staging, "", shard_bytes=shard_bytes, user_columns=_user_columns(root, retired)) as writer:
-        for shard in retired:
-            for record in records(root, shard):
-                if keep(record.row) and record.row["key"] not in writer.keys:
-                    writer.append(record.row, record.image, record.extension, record.embedding)
-                meter.advance()
 
 
 def _user_columns(root: Path, shards: Sequence[manifest.Shard]) -> list[str]:

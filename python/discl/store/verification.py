@@ -26,14 +26,20 @@ def verify(path: str | os.PathLike) -> list[str]:
     problems: list[str] = []
     keys: Counter[str] = Counter()
     for shard in manifest.sealed_shards(root):
-        for check in (_file_problems, _index_problems, _tar_problems, _embedding_problems):
-            try:
-                found = check(root, shard)
-            except (OSError, RuntimeError, ValueError, KeyError, IndexError, StoreError) as error:
-                found = [str(error)]
-            problems += [f"shard {shard.number:06d}: {problem}" for problem in found]
+        problems += [f"shard {shard.number:06d}: {problem}" for problem in shard_problems(root, shard)]
         keys.update(_keys(root, shard))
     return problems + [f"key {key} occurs {count} times" for key, count in sorted(keys.items()) if count > 1]
+
+
+def shard_problems(root: Path, shard: manifest.Shard) -> list[str]:
+    """What is wrong with one sealed shard by itself."""
+    problems = []
+    for check in (_file_problems, _index_problems, _tar_problems, _embedding_problems):
+        try:
+            problems += check(root, shard)
+        except (OSError, RuntimeError, ValueError, KeyError, IndexError, StoreError) as error:
+            problems.append(str(error))
+    return problems
 
 
 def _index(root: Path, shard: manifest.Shard) -> pa.Table:
