@@ -1,23 +1,22 @@
 """Items that a thread makes before they are asked for."""
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from queue import SimpleQueue
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
 
-def ahead(items: Iterable[Item], count: int) -> Iterator[Item]:
+def ahead(items: Iterable[Item], count: int) -> Generator[Item]:
     """The same items in order, of which a thread makes up to `count` ahead; 0: there is no thread.
 
     What the items raise comes after those before it. Closing the iterator waits for the item that is being made, and
     closes `items` if they are a generator: in the thread, which alone touches them.
     """
-    return _from_thread(items, count) if count else iter(items)
-
-
-def _from_thread(items: Iterable[Item], count: int) -> Iterator[Item]:
+    if not count:
+        yield from items
+        return
     made: SimpleQueue[tuple[list[Item], BaseException | None]] = SimpleQueue()
     room, stopped = threading.Semaphore(count), threading.Event()
 

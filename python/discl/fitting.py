@@ -1,7 +1,7 @@
 """A classifier and a loader in, a trained classifier out: the flat loop, compiled once, resumable."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 
 import torch
@@ -13,7 +13,7 @@ from discl.losses import PRIORS
 from discl.progress import Event, OnEvent, ignore
 from discl.schedule import SCHEDULES
 from discl.spent import Spent, shares
-from discl.staging import Staged, staged
+from discl.staging import Epoch, Staged, staged
 
 log = logging.getLogger(__name__)
 
@@ -102,11 +102,12 @@ class Training:
             "spent": dict(self.spent.seconds),
         }
 
-    def events(self, validate: Callable[[], dict] | None) -> Iterator[Event]:
+    def events(self, validate: Callable[[], dict] | None) -> Generator[Event]:
         """Train on what is left; yields an event after every step and every epoch."""
         if self.sampler.epoch > self.mark["epoch"]:
             yield self.finish(validate)  # stopped after the last step of an epoch, before its record
-        epoch = prior = None
+        epoch: Epoch | None = None
+        prior = torch.empty(0)
         with closing(staged(self.loader, self.learner.batch, self.learner.device)) as batches:
             while batch := self._next(batches):
                 if batch.epoch is not epoch:

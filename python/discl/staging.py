@@ -1,6 +1,6 @@
 """Batches of a loader in, tensors of one fixed shape on the training's device out, made beside the running step."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import NamedTuple
 
@@ -37,7 +37,7 @@ class Staged(NamedTuple):
     substituted: int
 
 
-def staged(loader, size: int, device: torch.device) -> Iterator[Staged]:
+def staged(loader, size: int, device: torch.device) -> Generator[Staged]:
     """All batches that are left, epoch after epoch, up to `loader.ahead` of them made by a thread meanwhile.
 
     So a short epoch does not wait for the first batch of the next, and the loader and its sampler belong to this
