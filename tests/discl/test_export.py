@@ -120,6 +120,7 @@ def test_the_data_card_counts_what_is_there(store, tmp_path):
         counts = [cells[name, level] for level in (0, 10, 30)]
         assert f"| {name} | {' | '.join(map(str, [*counts, sum(counts)]))} |" in card
     assert f"| cc0 | {sum(i % 3 == 0 for i in CHOSEN)} |" in card
+    assert f"| unknown | {sum(i % 3 == 2 for i in CHOSEN)} |" in card and "None" not in card
     assert f"`{'r' * 32}`: {len(CHOSEN)} images" in card
     assert store.snapshot() in card
 

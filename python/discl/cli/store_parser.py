@@ -59,7 +59,10 @@ def _add_shard_mb(command: argparse.ArgumentParser) -> None:
 
 
 def _megabytes(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
     if not 0 < number <= 1e6:
-        raise argparse.ArgumentTypeError(f"{text} megabytes; give a number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} megabytes; give a number above 0, at most 1000000")
     return number

@@ -44,7 +44,7 @@ class Census:
         self.recipes[row["recipe"] or "unknown"] += 1
         names = [name for name in LICENSE_COLUMNS if name in row]
         if names:
-            self.licenses[str(row[names[0]])] += 1
+            self.licenses[str(row[names[0]] or "unknown")] += 1
 
 
 def data_card(store: Store, selection: str, format: str, census: Census) -> str:

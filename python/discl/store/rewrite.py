@@ -47,15 +47,17 @@ def locked(root: Path) -> Iterator[None]:
     """No other writer is there. StoreError if one is, for no store, and for what the system refuses meanwhile."""
     if not (root / "manifest").is_dir():
         raise StoreError(f"{root} is not a discl store (no manifest/); give one that `discl generate` made")
-    lock = WriterLock(root)
     try:
-        yield
+        lock = WriterLock(root)
+        try:
+            yield
+        finally:
+            lock.release()
     except OSError as error:
         raise StoreError(
-            f"cannot rewrite {root}: {error.strerror or error}; nothing is lost: free space and give the command again"
+            f"cannot rewrite {root}: {error.strerror or error}; nothing is lost: make room, or the folder writable, "
+            "and give the command again"
         ) from error
-    finally:
-        lock.release()
 
 
 def rewrite(
