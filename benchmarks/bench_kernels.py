@@ -66,5 +66,13 @@ def test_cosine_scores(benchmark, room):
     time_it(benchmark, room.cosine_scores, embeddings, texts, class_ids, references, 0.3)
 
 
+@both
+def test_score_rows(benchmark, room):
+    rows, classes, levels = (1 << 20 if DEVICE.type == "cuda" else 4096), 1000, 5
+    embeddings, references = (torch.randn(rows, 512, device=DEVICE) for _ in range(2))
+    texts, at = torch.randn(classes, 512, device=DEVICE), torch.arange(rows, device=DEVICE)
+    time_it(benchmark, room.score_rows, embeddings, texts, at % classes, at % levels, references, 0.3, levels)
+
+
 def run(small: bool = False) -> None:
     record_micro("kernels", __file__, pairs=("launcher", "reference"), small=small)

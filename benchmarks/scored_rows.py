@@ -21,7 +21,9 @@ def write_scored_rows(root: Path, rows: int) -> None:
         table = _shard(number, start, min(PER_SHARD, rows - start))
         name = manifest.index_path(number)
         pq.write_table(table, root / name)
-        files = {name: manifest.file_entry(root / name)}
+        tar = manifest.shard_path(number)
+        (root / tar).write_bytes(bytes(1024))
+        files = {tar: manifest.file_entry(root / tar, "crc32c"), name: manifest.file_entry(root / name)}
         manifest.publish(root, number, len(table), len(table), "run", files)
 
 

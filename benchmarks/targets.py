@@ -71,6 +71,28 @@ TARGETS = [
     ),
     Target("store", "cpu", {}, {"store / dd conv=fsync": 0.8}),
     Target("store_encode", "cpu", {}, {"all / one": 1.6}),
+    *(
+        Target(
+            "score",
+            "cpu",
+            {"part": "images", "dtype": dtype},
+            {"discl / released": asked, "discl / bare tower": 0.9},
+        )
+        for dtype, asked in (("float32", 3.5), ("bfloat16", 12.0))
+    ),
+    *(
+        Target(
+            "score",
+            "cpu",
+            {"part": "filter", "rows": rows, "rule": rule},
+            {"2 GB / discl": 1.0} | ({"30 s / discl": 1.0} if rows == "10000000" else {}),
+        )
+        for rows in ("10000000", "100000000")
+        for rule in ("threshold", "quantile", "quota")
+    ),
+    Target("score", "cuda", {"part": "kernels"}, {"clip input / copy": 0.7, "score rows / copy": 0.8}),
+    Target("score", "cuda", {"part": "images", "dtype": "float16"}, {"discl / 20,000 a second": 1.0}),
+    Target("score", "cuda", {"part": "JPEG"}, {"discl score / DALI decode": 0.8}),
     Target("train", "cpu", {"model": "demo"}, {"with loader / steps alone": 0.98}),
     Target("train", "cuda", {"model": "resnet50"}, {"loader / resident": 0.97}),
     Target("train", "cuda", {"model": "vit_b_16"}, {"loader / resident": 0.97}),

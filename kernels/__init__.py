@@ -6,12 +6,14 @@ its torch twin of the same name in `discl.kernels.reference`. Importing this pac
     guided_step     one solver step for a batch whose rows stand at different timesteps
     to_uint8        decoded images in [-1, 1] -> uint8 pixels
     clip_input      uint8 pixels -> what CLIP's image tower eats, equal to Pillow's resize
-    cosine_scores   embeddings and texts -> text score, image score, margin, keep
+    cosine_scores   embeddings and texts -> text score, image score, margin, keep; a row's bits are its own
+    score_rows      the same for millions of rows, with ranks, accepted rows, counts and histograms
 """
 
 from discl.kernels.clip_input import ClipPlan, clip_input
 from discl.kernels.cosine_scores import cosine_scores
 from discl.kernels.guided_step import guided_step
+from discl.kernels.score_rows import RowScores, score_rows
 from discl.kernels.to_uint8 import to_uint8
 
-__all__ = ["ClipPlan", "clip_input", "cosine_scores", "guided_step", "to_uint8"]
+__all__ = ["ClipPlan", "RowScores", "clip_input", "cosine_scores", "guided_step", "score_rows", "to_uint8"]

@@ -1,7 +1,8 @@
 """uint8 images of one size in; what CLIP's image tower eats out: resized, cropped or padded, normalised.
 
-Pillow's antialiased resize is two passes in fixed point, one per axis, with rounding to uint8 between. Both
-paths here do that arithmetic exactly, so the pixels equal those of open_clip's own preprocessing.
+Pillow's antialiased resize is two passes in fixed point, one per axis, with rounding to uint8 between. The kernel and
+its reference do that arithmetic exactly, and a CPU calls Pillow itself (`clip_pillow`), so the pixels equal those of
+open_clip's own preprocessing.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from discl.kernels import reference
+from discl.kernels import clip_pillow, reference
 from discl.kernels.check import FLOATS, check
 from discl.kernels.clip_plan import BITS, Axis, ClipPlan
 from discl.kernels.dispatch import Kernel, uses_triton
@@ -70,7 +71,8 @@ def clip_input(images: torch.Tensor, plan: ClipPlan, dtype: torch.dtype = torch.
     if dtype not in FLOATS:
         raise ValueError(f"dtype: expected float32/bfloat16/float16, given {dtype}")
     if not uses_triton(images):
-        return reference.clip_input(images, plan, dtype)
+        eager = images.device.type == "cpu" and not torch.compiler.is_compiling()
+        return (clip_pillow if eager else reference).clip_input(images, plan, dtype)
     pixels = images.contiguous()
     for axis in plan.passes:
         pixels = _launch_resize(pixels, getattr(plan, axis), 1 if axis == "rows" else 2)

@@ -36,6 +36,9 @@ class ClipPlan:
     rows: Axis
     columns: Axis
     passes: tuple[str, str]  # "rows" and "columns" in the order in which they are resized
+    resized: tuple[int, int]  # height and width before crop or padding
+    filter: str  # of the resize
+    fill: int  # of the padding
     mean: torch.Tensor  # float32 [3]
     std: torch.Tensor  # float32 [3]
 
@@ -71,7 +74,8 @@ class ClipPlan:
         )
         mean, std = (torch.tensor(preprocess[key], dtype=torch.float32, device=device) for key in ("mean", "std"))
         passes = _passes((height, width), resized)
-        return cls(rows, columns, passes, mean.expand(3).contiguous(), std.expand(3).contiguous())
+        channels = (mean.expand(3).contiguous(), std.expand(3).contiguous())
+        return cls(rows, columns, passes, resized, interpolation, fill, *channels)
 
 
 def _pair(size: Any) -> tuple[int, int]:
@@ -131,6 +135,11 @@ def _bicubic(x: np.ndarray) -> np.ndarray:
 FILTERS = {"bilinear": (_bilinear, 1.0), "bicubic": (_bicubic, 2.0)}
 
 
+def window_start(resized: int, wanted: int) -> int:
+    """Of a centred window: what is too long is cropped (Python's half-to-even round), too short is padded."""
+    return round((resized - wanted) / 2.0) if resized >= wanted else -((wanted - resized) // 2)
+
+
 def _axis(
     length: int,
     resized: int,
@@ -140,9 +149,7 @@ def _axis(
     device: torch.device | str,
 ) -> Axis:
     start, weight = _taps(length, resized, *filtering)
-    # A centred window: what is too long is cropped (Python's half-to-even round), too short is padded.
-    offset = round((resized - wanted) / 2.0) if resized >= wanted else -((wanted - resized) // 2)
-    place = np.arange(wanted) + offset
+    place = np.arange(wanted) + window_start(resized, wanted)
     real = (place >= 0) & (place < resized)
     place = place.clip(0, resized - 1)
     start, weight = start[place], weight[place] * real[:, None]

@@ -13,6 +13,9 @@ from torch.nn.functional import normalize
 
 if TYPE_CHECKING:
     from discl.kernels.clip_input import ClipPlan
+    from discl.kernels.score_rows import RowScores
+
+COSINES = 1 << 24  # in memory at a time
 
 
 def guided_step(
@@ -76,3 +79,41 @@ def cosine_scores(
     margin = text_score - cosines.scatter(1, own, -1.0).amax(1)
     image_score = None if references is None else (rows * normalize(references.float(), dim=-1)).sum(-1)
     return text_score, image_score, margin, text_score >= threshold
+
+
+def score_rows(
+    embeddings: torch.Tensor,
+    texts: torch.Tensor,
+    class_ids: torch.Tensor,
+    levels: torch.Tensor,
+    references: torch.Tensor | None,
+    threshold: float,
+    level_count: int,
+) -> RowScores:
+    """See discl.kernels.score_rows. A few million cosines are in memory at a time."""
+    from discl.kernels.score_rows import BINS, RowScores
+
+    lines = normalize(texts.float(), dim=-1)
+    count, classes = len(embeddings), len(lines)
+    text_score, margin = embeddings.new_empty(2, count, dtype=torch.float32)
+    rank = torch.empty(count, dtype=torch.int32, device=embeddings.device)
+    image_score = None if references is None else torch.empty_like(text_score)
+    step = max(1, COSINES // classes)
+    for start in range(0, count, step):
+        part = slice(start, start + step)
+        rows, own = normalize(embeddings[part].float(), dim=-1), class_ids[part, None]
+        cosines = rows @ lines.T
+        score = (rows * lines[class_ids[part]]).sum(-1)
+        others = cosines.scatter_(1, own, -1.0)
+        text_score[part], margin[part] = score, score - others.amax(1)
+        rank[part] = 1 + (others > score[:, None]).sum(1, dtype=torch.int32)
+        if image_score is not None and references is not None:
+            image_score[part] = (rows * normalize(references[part].float(), dim=-1)).sum(-1)
+    keep = text_score >= threshold
+    cell = class_ids * level_count + levels
+    counts = torch.bincount(cell[keep], minlength=classes * level_count).int().view(classes, level_count)
+    place = ((text_score + 1) * (BINS / 2)).floor().clamp(0, BINS - 1)
+    real = ~place.isnan()
+    bins = torch.bincount(cell[real] * BINS + place[real].long(), minlength=classes * level_count * BINS)
+    histogram = bins.int().view(classes, level_count, BINS)
+    return RowScores(text_score, image_score, margin, rank, keep, keep.nonzero()[:, 0], counts, histogram)

@@ -44,14 +44,16 @@ def test_equals_open_clip_on_pil_images(size, preprocess):
         size = (5, 97)  # 3 pixels high would become 0.99 of a pixel: Pillow refuses
     images = noise(2, *size)
     plan = ClipPlan.build(*size, preprocess)
-    torch.testing.assert_close(clip_input(images, plan, torch.float32), open_clip_says(images, preprocess), **EXACT)
+    for ours in (clip_input, reference.clip_input):
+        torch.testing.assert_close(ours(images, plan, torch.float32), open_clip_says(images, preprocess), **EXACT)
 
 
 @pytest.mark.parametrize("size", [(512, 768), (333, 500)])
 def test_equals_open_clip_at_full_size(size):
     images, preprocess = noise(1, *size), settings(size=224)
     plan = ClipPlan.build(*size, preprocess)
-    torch.testing.assert_close(clip_input(images, plan), open_clip_says(images, preprocess), **EXACT)
+    for ours in (clip_input, reference.clip_input):
+        torch.testing.assert_close(ours(images, plan, torch.float32), open_clip_says(images, preprocess), **EXACT)
 
 
 # Triton's interpreter cuts to bf16 where torch and the device round: one unit in the last place.

@@ -6,6 +6,7 @@ from discl.kernels.clip_input import _normalise, _resize
 from discl.kernels.cosine_scores import _cosine_scores
 from discl.kernels.dispatch import OPTIONS
 from discl.kernels.guided_step import _guided_step
+from discl.kernels.score_rows import _compact, _score_rows
 from discl.kernels.to_uint8 import _to_uint8
 
 HOPPER = ("cuda", 90, 32)
@@ -38,6 +39,20 @@ CASES = {
         | {"class_ids": "*i64", "width": "i32"},
         {"CLASSES": 10},
     ),
+    "score_rows": (
+        _score_rows,
+        dict.fromkeys(("embeddings", "texts", "references"), "*fp16")
+        | dict.fromkeys(("text_score", "image_score", "margin"), F32)
+        | dict.fromkeys(("rank", "kept_of_tile", "counts", "histogram"), I32)
+        | dict.fromkeys(("count", "classes", "width", "level_count"), "i32")
+        | {"class_ids": "*i64", "levels": "*i64", "keep": "*i8", "threshold": "fp32"},
+        {"BINS": 64, "HALF": True, "ROWS": 64, "TEXTS": 64, "WIDTH": 64},
+    ),
+    "compact": (
+        _compact,
+        {"keep": "*i8", "before": "*i64", "accepted": "*i64", "count": "i32"},
+        {"ROWS": 64},
+    ),
 }
 
 
@@ -52,7 +67,8 @@ def test_compiles_without_fused_multiply_adds(case, tmp_path, monkeypatch):
     kernel, types, constants = CASES[case]
     jitted = kernel.jitted_function()
     signature = {name: types.get(name, "constexpr") for name in jitted.arg_names}
-    source = ASTSource(jitted, signature, {"BLOCK": 1024} | constants)
+    constants = {name: 1024 for name in jitted.arg_names if name == "BLOCK"} | constants
+    source = ASTSource(jitted, signature, constants)
     binary = triton.compile(source, target=GPUTarget(*HOPPER), options=OPTIONS)
     assert "fma" not in binary.asm["ptx"]
     assert len(binary.asm["cubin"]) > 1000

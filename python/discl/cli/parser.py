@@ -7,6 +7,7 @@ from typing import NoReturn
 from discl import __version__
 from discl.cli import commands
 from discl.cli.filter_parser import add_filter_command
+from discl.cli.score_parser import add_score_command
 from discl.cli.store_parser import add_store_commands
 from discl.parts import parse_part
 
@@ -61,6 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
                 help="every n-th source only, for job arrays; i counts from 0 or from 1; each part needs its own --out",
             )  # fmt: skip
 
+    add_score_command(known, _command)
     add_filter_command(known, _command)
 
     report = _command(known, "report", commands.report, "one HTML page from finished runs")

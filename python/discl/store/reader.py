@@ -20,7 +20,7 @@ from discl.store.embeddings import read_embeddings
 from discl.store.index import Filter
 from discl.store.keys import Keys
 from discl.store.remote import CACHE_BYTES, RemoteStore, is_url
-from discl.store.selections import decode_selection, encode_selection, write_selection_file
+from discl.store.selections import decode_rule, decode_selection, encode_selection, write_selection_file
 
 _SELECTION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -224,9 +224,12 @@ class Store:
 
     def selection_rule(self, name: str) -> dict:
         """The rule that chose selection `name`, as it was given to `write_selection`."""
-        return self._selection(name)[1]
+        return decode_rule(*self._selection_bytes(name))
 
     def _selection(self, name: str) -> tuple[list[str], dict]:
+        return decode_selection(*self._selection_bytes(name))
+
+    def _selection_bytes(self, name: str) -> tuple[bytes, str]:
         path = self._selection_path(name)
         try:
             data = self._remote.read(f"selections/{path.name}") if self._remote else path.read_bytes()
@@ -236,7 +239,7 @@ class Store:
             raise StoreError(f"{self.name} has no selection {name!r}; it has: {known or 'none'}") from error
         except OSError as error:
             raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
-        return decode_selection(data, str(path))
+        return data, str(path)
 
     def _selection_path(self, name: str) -> Path:
         if not _SELECTION.fullmatch(name):

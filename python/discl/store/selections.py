@@ -16,6 +16,7 @@ from discl.errors import StoreError
 from discl.store.columns import KEY
 
 KEY_LENGTH = 32
+PIECE = 1 << 18  # keys
 
 
 def encode_selection(keys: list[str], rule: dict[str, Any]) -> bytes:
@@ -60,6 +61,21 @@ def decode_selection(data: bytes, path: str) -> tuple[list[str], dict[str, Any]]
         if metadata[b"digest"].decode() != _digest(keys, text) or not all(map(KEY.fullmatch, keys)):
             raise ValueError("its digest differs")
         return keys, json.loads(text)
+    except (OSError, KeyError, ValueError, TypeError, MemoryError, pa.ArrowException) as error:
+        raise StoreError(f"{path}: damaged selection ({error}); make it again with `discl filter`") from error
+
+
+def decode_rule(data: bytes, path: str) -> dict[str, Any]:
+    """The rule alone, checked as well; of millions of keys one piece is in memory at a time. Raises StoreError."""
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        text = file.metadata.metadata[b"rule"].decode()
+        digest = hashlib.blake2b(text.encode(), digest_size=16)
+        for piece in file.iter_batches(PIECE, use_threads=False):
+            digest.update(_lines(piece["key"]))
+        if file.metadata.metadata[b"digest"].decode() != digest.hexdigest():
+            raise ValueError("its digest differs")
+        return json.loads(text)
     except (OSError, KeyError, ValueError, TypeError, MemoryError, pa.ArrowException) as error:
         raise StoreError(f"{path}: damaged selection ({error}); make it again with `discl filter`") from error
 

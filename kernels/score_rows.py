@@ -1,0 +1,178 @@
+"""Millions of image embeddings and all class texts in; scores, ranks, accepted rows and counts out, in one pass."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from discl.kernels import reference
+from discl.kernels.check import FLOATS, check
+from discl.kernels.dispatch import Kernel, uses_triton
+
+if TYPE_CHECKING:
+    import triton.language as tl
+
+BINS = 64  # of the histograms, evenly over cosines from -1 to 1
+ROWS, TEXTS, WIDTH = 64, 64, 64  # of a tile
+HALVES = {False: (torch.float16,), True: (torch.float16, torch.bfloat16)}  # on CUDA?
+
+
+class RowScores(NamedTuple):
+    """text_score, image_score (None without references), margin: float32 [N]. rank: int32 [N], 1 + classes with a
+    higher cosine. keep: bool [N]. accepted: int64 [K], the kept rows, rising. counts: int32 [C, L], kept rows by class
+    and level. histogram: int32 [C, L, 64], all rows by text score."""
+
+    text_score: torch.Tensor
+    image_score: torch.Tensor | None
+    margin: torch.Tensor
+    rank: torch.Tensor
+    keep: torch.Tensor
+    accepted: torch.Tensor
+    counts: torch.Tensor
+    histogram: torch.Tensor
+
+
+@Kernel
+def _score_rows(embeddings, texts, class_ids, levels, references, text_score, image_score, margin, rank, keep,
+                kept_of_tile, counts, histogram, threshold, count, classes, width, level_count,
+                BINS: tl.constexpr, HALF: tl.constexpr, ROWS: tl.constexpr, TEXTS: tl.constexpr,
+                WIDTH: tl.constexpr):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    inside = row < count
+    own = tl.load(class_ids + row, inside, 0)
+    column = tl.arange(0, WIDTH)
+
+    # Norms and the cosines with the own text and the source: row by row, so an own cosine has no rounding of a tile.
+    square = tl.full((ROWS,), 0, tl.float32)
+    own_square = tl.full((ROWS,), 0, tl.float32)
+    own_dot = tl.full((ROWS,), 0, tl.float32)
+    source_square = tl.full((ROWS,), 0, tl.float32)
+    source_dot = tl.full((ROWS,), 0, tl.float32)
+    for start in range(0, width, WIDTH):
+        at = start + column
+        there = inside[:, None] & (at < width)[None, :]
+        image = tl.load(embeddings + row[:, None] * width + at[None, :], there, 0.0).to(tl.float32)
+        text = tl.load(texts + own[:, None] * width + at[None, :], there, 0.0).to(tl.float32)
+        # Not tl.sum: it cannot be interpreted in a process that imported Triton to compile.
+        square += tl.reduce(image * image, 1, tl.standard._sum_combine)
+        own_square += tl.reduce(text * text, 1, tl.standard._sum_combine)
+        own_dot += tl.reduce(image * text, 1, tl.standard._sum_combine)
+        if references is not None:
+            source = tl.load(references + row[:, None] * width + at[None, :], there, 0.0).to(tl.float32)
+            source_square += tl.reduce(source * source, 1, tl.standard._sum_combine)
+            source_dot += tl.reduce(image * source, 1, tl.standard._sum_combine)
+    norm = tl.maximum(tl.sqrt(square), 1e-12)
+    score = own_dot / (norm * tl.maximum(tl.sqrt(own_square), 1e-12))
+    if references is not None:
+        tl.store(image_score + row, source_dot / (norm * tl.maximum(tl.sqrt(source_square), 1e-12)), inside)
+
+    rival = tl.full((ROWS,), -1.0, tl.float32)
+    higher = tl.full((ROWS,), 0, tl.int32)
+    for first in range(0, classes, TEXTS):
+        other = first + tl.arange(0, TEXTS)
+        dots = tl.full((ROWS, TEXTS), 0, tl.float32)
+        text_square = tl.full((TEXTS,), 0, tl.float32)
+        for start in range(0, width, WIDTH):
+            at = start + column
+            there = inside[:, None] & (at < width)[None, :]
+            image = tl.load(embeddings + row[:, None] * width + at[None, :], there, 0.0)
+            named = (other < classes)[:, None] & (at < width)[None, :]
+            text = tl.load(texts + other[:, None].to(tl.int64) * width + at[None, :], named, 0.0)
+            square_terms = text.to(tl.float32) * text.to(tl.float32)
+            text_square += tl.reduce(square_terms, 1, tl.standard._sum_combine)
+            if not HALF:  # two fp16 or bf16 tiles go to the tensor cores as they are
+                image = image.to(tl.float32)
+                text = text.to(tl.float32)
+            dots = tl.dot(image, tl.trans(text), dots, input_precision="ieee")
+        cosine = dots / (norm[:, None] * tl.maximum(tl.sqrt(text_square), 1e-12)[None, :])
+        is_other = (other < classes)[None, :] & (other[None, :] != own[:, None])
+        rival = tl.maximum(rival, tl.reduce(tl.where(is_other, cosine, -1.0), 1, tl.standard._elementwise_max))
+        above = (is_other & (cosine > score[:, None])).to(tl.int32)
+        higher += tl.reduce(above, 1, tl.standard._sum_combine)
+
+    kept = inside & (score >= threshold)
+    tl.store(text_score + row, score, inside)
+    tl.store(margin + row, score - rival, inside)
+    tl.store(rank + row, higher + 1, inside)
+    tl.store(keep + row, kept.to(tl.int8), inside)
+    tl.store(kept_of_tile + tl.program_id(0), tl.reduce(kept.to(tl.int32), 0, tl.standard._sum_combine))
+    cell = own * level_count + tl.load(levels + row, inside, 0)
+    tl.atomic_add(counts + cell, kept.to(tl.int32), inside)
+    place = tl.minimum(tl.maximum(tl.floor((score + 1) * (BINS / 2)), 0.0), BINS - 1.0).to(tl.int32)
+    tl.atomic_add(histogram + cell * BINS + place, inside.to(tl.int32), inside & (score == score))
+
+
+@Kernel
+def _compact(keep, before, accepted, count, ROWS: tl.constexpr):
+    """Kept rows of a tile to their place: `before` is how many the tiles up to this one, it included, kept."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    kept = tl.load(keep + row, row < count, 0).to(tl.int32)
+    running = tl.associative_scan(kept, 0, tl.standard._sum_combine)
+    total = tl.reduce(kept, 0, tl.standard._sum_combine)
+    tl.store(accepted + tl.load(before + tl.program_id(0)) - total + running - 1, row, kept > 0)
+
+
+def score_rows(
+    embeddings: torch.Tensor,
+    texts: torch.Tensor,
+    class_ids: torch.Tensor,
+    levels: torch.Tensor,
+    references: torch.Tensor | None,
+    threshold: float,
+    level_count: int,
+) -> RowScores:
+    """CLIP's judgement of N images against all C classes (`paper.md` section 2), sums in float32.
+
+    ===========  ======  =================  =========================================================
+    embeddings   [N, D]  float32/bf16/fp16  of the images; no vector needs to be normalised
+    texts        [C, D]  float32/bf16/fp16  one per class, C >= 1
+    class_ids    [N]     int64              in [0, C); not checked, that would wait for the device
+    levels       [N]     int64              in [0, level_count); not checked either
+    references   [N, D]  float32/bf16/fp16  of the sources, or None
+    threshold    float                      least text score to keep
+    returns      RowScores
+    ===========  ======  =================  =========================================================
+
+    text_score = cos(embedding, texts[class_id]), margin = text_score - the best other class's (-1 without one), keep =
+    text_score >= threshold in float32. Unlike `cosine_scores` it multiplies matrices, so last bits depend on N.
+    Raises ValueError where a tensor is not as the table says.
+    """
+    _check(embeddings, texts, class_ids, levels, references, level_count)
+    if not uses_triton(embeddings):
+        return reference.score_rows(embeddings, texts, class_ids, levels, references, threshold, level_count)
+    count, width = embeddings.shape
+    tiles, device = -(-count // ROWS), embeddings.device
+    text_score, image_score, margin = embeddings.new_empty(3, count, dtype=torch.float32)
+    rank = torch.empty(count, dtype=torch.int32, device=device)
+    keep = torch.empty(count, dtype=torch.int8, device=device)
+    kept_of_tile = torch.empty(tiles, dtype=torch.int32, device=device)
+    counts = torch.zeros(len(texts), level_count, dtype=torch.int32, device=device)
+    histogram = torch.zeros(len(texts), level_count, BINS, dtype=torch.int32, device=device)
+    # In the interpreter a product of bfloat16 tiles is one of their bits.
+    halves = embeddings.dtype == texts.dtype and texts.dtype in HALVES[texts.is_cuda]
+    inputs = (each.contiguous() for each in (embeddings, texts, class_ids, levels))
+    _score_rows.launch(
+        (tiles,), *inputs, None if references is None else references.contiguous(), text_score, image_score, margin,
+        rank, keep, kept_of_tile, counts, histogram, threshold, count, len(texts), width, level_count,
+        device=device, BINS=BINS, HALF=halves, ROWS=ROWS, TEXTS=TEXTS, WIDTH=WIDTH,
+    )  # fmt: skip
+    before = kept_of_tile.cumsum(0)
+    accepted = torch.empty(int(before[-1]) if tiles else 0, dtype=torch.int64, device=device)
+    _compact.launch((tiles if len(accepted) else 0,), keep, before, accepted, count, device=device, ROWS=ROWS)
+    return RowScores(
+        text_score, None if references is None else image_score, margin, rank, keep.bool(), accepted, counts, histogram
+    )
+
+
+def _check(embeddings, texts, class_ids, levels, references, level_count: int) -> None:
+    device = embeddings.device
+    check("embeddings", embeddings, ("N", "D"), FLOATS, device)
+    count, width = embeddings.shape
+    check("texts", texts, ("C", width), FLOATS, device)
+    check("class_ids", class_ids, (count,), (torch.int64,), device)
+    check("levels", levels, (count,), (torch.int64,), device)
+    if references is not None:
+        check("references", references, (count, width), FLOATS, device)
+    if not len(texts) or level_count < 1:
+        raise ValueError(f"texts, level_count: expected at least one of each, given {len(texts)} and {level_count}")

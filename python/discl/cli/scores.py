@@ -1,0 +1,69 @@
+"""`discl score`: (arguments, stop) -> exit code or None."""
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from discl.cli.progress import progress
+from discl.cli.stop import Stop
+from discl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from discl.data import DataTable
+
+DEFAULT = {"name": "ViT-B-32:openai", "prompt": "a photo of a {class}"}
+
+
+def score(args: argparse.Namespace, stop: Stop) -> None:
+    from discl.scoring import ScoreRequest, score_images, score_store
+
+    if args.batch < 1:
+        raise ConfigError(f"--batch {args.batch}: give 1 or more")
+    target = Path(args.target)
+    of_store = (target / "manifest").is_dir()
+    judge = _judge_of(target) if of_store else DEFAULT
+    clip = args.clip or judge["name"]
+    request = ScoreRequest(
+        name=args.name or re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(clip).name).strip("-.") or "clip",
+        clip=clip,
+        prompt=args.prompt or judge["prompt"],
+        negatives=tuple(args.negative),
+        pixels=args.pixels,
+        data=_data(args.data),
+        device=args.device,
+        dtype=args.dtype,
+        batch=args.batch,
+    )
+    with progress(stop) as on_event:
+        if of_store:
+            folder = score_store(target, request, on_event)
+        else:
+            out = args.out or f"{args.target.rstrip('/')}-scores"
+            folder = score_images(target, args.kind or _kind(target), out, request, on_event)
+    print(folder)
+
+
+def _judge_of(store: Path) -> dict[str, Any]:
+    """The CLIP and the prompt that scored a store when it was made; the usual ones where nothing did."""
+    from discl.run_record import earlier_runs
+
+    return next((run["scorer"] for run in reversed(earlier_runs(store)) if run.get("scorer")), DEFAULT)
+
+
+def _kind(target: Path) -> str:
+    """Tars: a WebDataset; folders Strength.._guidance.._seed..: the reference code's tree; else class folders."""
+    from discl.store.foreign import LEAF
+
+    if target.is_file() or any(target.glob("*.tar")):
+        return "wds"
+    return "reference" if any(LEAF.fullmatch(leaf.name) for leaf in target.glob("*/*")) else "imagefolder"
+
+
+def _data(config: str | None) -> "DataTable | None":
+    if config is None:
+        return None
+    from discl.config import load_config
+    from discl.data import load_data
+
+    return load_data(load_config(config).data)

@@ -1,0 +1,5 @@
+"""Images that are there already in, scores/<scorer>/ out: `discl score`."""
+
+from discl.scoring.score import ScoreRequest, score_images, score_store
+
+__all__ = ["ScoreRequest", "score_images", "score_store"]

@@ -1,0 +1,90 @@
+"""A data config's real images in, each embedded once; likeness to source and class centroid, and leakage, out."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch.nn.functional import normalize
+
+from discl.data import DataTable
+from discl.data.images import open_image
+from discl.errors import DataError
+
+if TYPE_CHECKING:
+    from discl.engine.scorer import Scorer
+    from discl.quarantine import Quarantine
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 256  # images decoded together
+
+
+class RealImages:
+    """Embeddings of a data table's real images; those that cannot be decoded are quarantined.
+
+    ids -> image_score; the training images' mean by class -> centroid_score; validation and test images ->
+    leakage_score, the highest cosine with one of them, and leakage_id, which.
+    """
+
+    def __init__(self, scorer: "Scorer", table: DataTable, class_names: Sequence[str], quarantine: "Quarantine"):
+        train = list(table.rows("train"))
+        held = [*table.rows("val"), *table.rows("test")]
+        self.place: dict[str, int] = {}
+        vectors = [np.empty((0, scorer.width), np.float16)]
+        number = {name: at for at, name in enumerate(class_names)}
+        sums = torch.zeros(len(class_names), scorer.width, dtype=torch.float64)
+        for rows, embedded in _embedded(scorer, table, train, quarantine):
+            self.place |= {table.ids[row]: len(self.place) + at for at, row in enumerate(rows)}
+            vectors.append(embedded.half().numpy())
+            for row, vector in zip(rows, embedded, strict=True):
+                label = number.get(table.class_names[table.labels[row]])
+                if label is not None:
+                    sums[label] += vector
+        self.sources = np.concatenate(vectors)
+        self.centroids = normalize(sums, dim=-1).float().to(scorer.device)
+        self.has_centroid = (sums != 0).any(1).numpy()
+        found = [(rows, embedded) for rows, embedded in _embedded(scorer, table, held, quarantine)]
+        self.held_ids = [table.ids[row] for rows, _ in found for row in rows]
+        self.held = torch.cat([each for _, each in found]).to(scorer.device) if found else None
+
+    def columns(
+        self, vectors: torch.Tensor, classes: np.ndarray, sources: Sequence[str | None], bad: np.ndarray
+    ) -> dict[str, pa.Array]:
+        """vectors: float32 [N, D]. Null where a vector is `bad`, a source unknown, a class without real images."""
+        unit = normalize(vectors, dim=-1)
+        at = np.array([self.place.get(source or "", -1) for source in sources], np.int64)
+        own = torch.from_numpy(self.sources[at].astype(np.float32) if len(self.sources) else unit.cpu().numpy())
+        image = (unit * normalize(own.to(unit.device), dim=-1)).sum(1)
+        center = (unit * self.centroids[torch.from_numpy(classes)]).sum(1)
+        columns = {
+            "image_score": pa.array(image.cpu().numpy(), mask=bad | (at < 0)),
+            "centroid_score": pa.array(center.cpu().numpy(), mask=bad | ~self.has_centroid[classes]),
+        }
+        if self.held is not None:
+            score, which = (unit @ self.held.T).max(1)
+            names = [self.held_ids[place] for place in which.tolist()]
+            columns["leakage_score"] = pa.array(score.cpu().numpy(), mask=bad)
+            columns["leakage_id"] = pa.array(names, pa.string(), mask=bad)
+        return columns
+
+
+def _embedded(
+    scorer: "Scorer", table: DataTable, rows: list[int], quarantine: "Quarantine"
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """(rows, float32 [n, D] on the CPU), a few images at a time."""
+    left = iter(rows)
+    while chunk := list(islice(left, AT_ONCE)):
+        images, opened = [], []
+        for row in chunk:
+            try:
+                images.append(open_image(table.paths[row]))
+                opened.append(row)
+            except DataError as error:
+                log.warning("%s", error)
+                quarantine.record([(table.paths[row], str(error))])
+        if opened:
+            yield opened, scorer.embed_pil(images).cpu()

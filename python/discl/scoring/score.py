@@ -1,0 +1,298 @@
+"""A store, or images from elsewhere, in; scores/<scorer>/ out: one Parquet file per shard, or per `BLOCK` images.
+
+A file is written whole when its rows are scored, so a killed call goes on where it was; one shard's worth is in memory.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from discl.atomic import write_atomic
+from discl.data.images import decode_image
+from discl.errors import DataError, StoreError
+from discl.filtering.scores import DEFINITION, ShardScores, scores_folder
+from discl.progress import Meter, OnEvent, ignore
+from discl.quarantine import Quarantine
+from discl.run_record import earlier_runs
+from discl.scoring.judge import Judge
+from discl.store import Store, manifest
+from discl.store.foreign import KINDS
+from discl.store.index import scan
+from discl.store.records import ShardImages
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from discl.data import DataTable
+    from discl.engine.scorer import Scorer
+
+log = logging.getLogger(__name__)
+
+BLOCK = 4096  # foreign images per file
+AT_ONCE = 256  # images decoded together
+KNOWN = ["key", "class_id", "class_name", "source_id", "shard", "offset", "length", "crc32c"]
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """Which CLIP judges by which texts. name: of scores/<name>/. clip: as [score] clip. pixels: also where embeddings
+    of the same CLIP are kept. data: real images for image, centroid and leakage scores; its
+    classes then compete for margin and rank, else those of the store."""
+
+    name: str
+    clip: str
+    prompt: str = "a photo of a {class}"
+    negatives: tuple[str, ...] = ()
+    pixels: bool = False
+    data: "DataTable | None" = None
+    device: str = "cpu"
+    dtype: str = "float32"
+    batch: int = 64
+
+    def scorer(self) -> "Scorer":
+        import torch
+
+        from discl.engine.scorer import Scorer
+
+        device = self.device if self.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+        return Scorer.from_pretrained(self.clip, device, getattr(torch, self.dtype), self.batch)
+
+    def definition(self, scorer: "Scorer", class_names: list[str]) -> dict[str, Any]:
+        """What the scores depend on; `digest` tells whether files of an earlier call still hold."""
+        ids = (
+            None if self.data is None else hashlib.blake2b("\n".join(self.data.ids).encode(), digest_size=8).hexdigest()
+        )
+        facts = {
+            "clip": self.clip,
+            "clip_digest": scorer.digest,
+            "prompt": self.prompt,
+            "negatives": list(self.negatives),
+            "classes": class_names,
+            "pixels": self.pixels,
+            "dtype": self.dtype,
+            "real_images": ids,
+        }
+        return facts | {"digest": hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()}
+
+
+def score_store(path: str | os.PathLike, request: ScoreRequest, on_event: OnEvent = ignore) -> Path:
+    """Score every image of a store into STORE/scores/<name>/; returns that folder.
+
+    Embeddings that this very CLIP made when the images were are scored as they are, without pixels; else images are
+    decoded. Shards that are scored already by the same definition are passed over. Raises StoreError for an empty
+    store and for embeddings of another width than the scorer's; ConfigError for texts that tell no classes apart.
+    """
+    store = Store(path)
+    classes = _classes(store)
+    if not classes:
+        raise StoreError(f"{store.name} is empty: there is nothing to score; run `discl generate` first")
+    scorer = request.scorer()
+    quarantine = Quarantine(store.path, 1, 1.0)
+    names = _all_names(store, list(classes.values()), request.data)
+    judge = _judge(request, scorer, names, quarantine)
+    folder = _folder(store.path, request, scorer, judge)
+    reuse = not request.pixels and _made_by(store, scorer.digest)
+    _check_widths(store, scorer.width) if reuse else None
+    numbers = {each: names.index(name) for each, name in classes.items()}
+    meter = Meter("score", len(store), on_event)
+    done = ShardScores(store, request.name)
+    for shard in store.shards:
+        if done.read(shard) is None:
+            parts = list(_shard(store, shard, judge, numbers, reuse, quarantine, meter))
+            _write(folder / f"{shard.number:06d}.parquet", parts)
+        else:
+            meter.done += shard.rows
+    _remove_strangers(folder, {f"{shard.number:06d}.parquet" for shard in store.shards})
+    return folder
+
+
+def _judge(request: ScoreRequest, scorer: "Scorer", class_names: list[str], quarantine: Quarantine) -> Judge:
+    judge = Judge(scorer, class_names, request.prompt, request.negatives)
+    if request.data is not None:
+        from discl.scoring.real import RealImages
+
+        judge.real = RealImages(scorer, request.data, class_names, quarantine)
+    return judge
+
+
+def _classes(store: Store) -> dict[Any, str]:
+    """Class id (its name where ids lack) -> name, in the order of ids."""
+    found: dict[Any, str] = {}
+    for batch in store.scan(["class_id", "class_name"]):
+        for pair in pa.Table.from_batches([batch]).group_by(["class_id", "class_name"]).aggregate([]).to_pylist():
+            found.setdefault(_class_key(pair["class_id"], pair["class_name"]), pair["class_name"] or "")
+    return dict(sorted(found.items(), key=lambda item: (isinstance(item[0], str), item[0])))
+
+
+def _all_names(store: Store, names: list[str], data: "DataTable | None") -> list[str]:
+    """The classes that compete: the data's where it is given, else those with an image in the store."""
+    strange = set(names) - set(data.class_names) if data else set()
+    if strange:
+        raise StoreError(
+            f"the data has no class {min(strange)!r}, which the store has; give the config it was made with"
+        )
+    return list(data.class_names) if data else names
+
+
+def _class_key(number: int | None, name: str | None) -> int | str:
+    return number if number is not None else name or ""
+
+
+def _folder(root: Path, request: ScoreRequest, scorer: "Scorer", judge: Judge) -> Path:
+    """scores/<name>/ with its definition; files of another definition are gone."""
+    folder = scores_folder(root, request.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    definition = request.definition(scorer, judge.class_names)
+    file = folder / DEFINITION
+    if not file.is_file() or json.loads(file.read_text(encoding="utf-8")).get("digest") != definition["digest"]:
+        _remove_strangers(folder, set())
+        write_atomic(file, json.dumps(definition, indent=1, ensure_ascii=False).encode())
+    return folder
+
+
+def _remove_strangers(folder: Path, names: set[str]) -> None:
+    for file in folder.glob("*.parquet"):
+        if file.name not in names:
+            file.unlink()
+
+
+def _made_by(store: Store, digest: str) -> bool:
+    """Whether every run of the store scored with this CLIP, so that its kept embeddings are this CLIP's."""
+    kept = any(manifest.embeddings_path(shard.number) in shard.files for shard in store.shards)
+    runs = earlier_runs(store.path)
+    return kept and bool(runs) and all((run.get("scorer") or {}).get("digest") == digest for run in runs)
+
+
+def _check_widths(store: Store, width: int) -> None:
+    for shard in store.shards:
+        vectors = store.shard_embeddings(shard)
+        if vectors is not None and vectors.shape[1] != width:
+            raise StoreError(
+                f"{store.name}: shard {shard.number:06d} has embeddings of {vectors.shape[1]} numbers, this CLIP "
+                f"makes {width}: they are of another CLIP; add --pixels"
+            )
+
+
+def _shard(
+    store: Store, shard: manifest.Shard, judge: Judge, numbers: dict[Any, int], reuse: bool,
+    quarantine: Quarantine, meter: Meter,
+) -> Iterator[pa.Table]:  # fmt: skip
+    """Scores of a shard's rows in order."""
+    vectors = store.shard_embeddings(shard) if reuse else None
+    images = cache(lambda: ShardImages(store.path, shard.number))
+    start = 0
+    for batch in scan(store.path, [shard], KNOWN, None, AT_ONCE if vectors is None else BLOCK):
+        rows = batch.to_pylist()
+        embedded = np.full((len(rows), judge.scorer.width), np.nan, np.float32)
+        if vectors is not None:
+            embedded[:] = vectors[start : start + len(rows)]
+        lacking = [
+            at for at, row in enumerate(rows) if row["shard"] is not None and not np.isfinite(embedded[at]).all()
+        ]
+        decoded: list[tuple[int, Image.Image]] = []
+        for at in lacking:
+            try:
+                encoded, _ = images().read(rows[at])
+                decoded.append((at, decode_image(encoded or b"", f"sample {rows[at]['key']}")))
+            except (DataError, OSError, RuntimeError, IndexError) as error:
+                quarantine.record([(f"{manifest.shard_path(shard.number)}/{rows[at]['key']}", str(error))])
+        if decoded:
+            places = [at for at, _ in decoded]
+            embedded[places] = judge.scorer.embed_pil([image for _, image in decoded]).cpu().numpy()
+        classes = np.array([numbers[_class_key(row["class_id"], row["class_name"])] for row in rows])
+        yield _judged(judge, embedded, classes, rows, {"key": batch["key"]})
+        start += len(rows)
+        meter.done += len(rows) - 1
+        meter.advance()
+
+
+def _judged(judge: Judge, embedded: np.ndarray, classes: np.ndarray, rows: list[dict], first: dict) -> pa.Table:
+    import torch
+
+    table = judge.table(torch.from_numpy(embedded), classes, [row.get("source_id") for row in rows])
+    return pa.table({**first, **{name: table[name] for name in table.column_names}})
+
+
+def _write(file: Path, parts: Iterable[pa.Table]) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(pa.concat_tables(parts), buffer)
+    write_atomic(file, buffer.getvalue())
+
+
+def score_images(
+    source: str | os.PathLike, kind: str, out: str | os.PathLike, request: ScoreRequest, on_event: OnEvent = ignore
+) -> Path:
+    """Score images that are in no store into OUT/scores/<name>/; kinds as for `discl store import`.
+
+    Rows are (path, class_name, level, seed) with their scores, in the order in which the images lie, `BLOCK` to a
+    file; whole files of an earlier call are passed over. What cannot be decoded has a `reason` in its row and a line in
+    OUT/quarantine.jsonl. Classes are those that occur, by name, else by number; ConfigError for images without either.
+    """
+    if kind not in KINDS:
+        raise StoreError(f"kind {kind!r} is unknown; use one of {', '.join(KINDS)}")
+    if not Path(source).exists():
+        raise StoreError(f"{source}: there is nothing to score; check the path")
+    names = sorted(
+        {found.row.get("class_name") or str(found.row.get("class_id", "")) for found in KINDS[kind](Path(source))}
+    )
+    if not names:
+        raise StoreError(f"{source}: no image for kind {kind!r}")
+    scorer = request.scorer()
+    quarantine = Quarantine(out, 1, 1.0)
+    judge = _judge(request, scorer, names, quarantine)
+    folder = _folder(Path(out), request, scorer, judge)
+    numbers = {name: at for at, name in enumerate(names)}
+    meter = Meter("score", 0, on_event)
+    images = KINDS[kind](Path(source))
+    block = 0
+    while True:
+        file = folder / f"{block:06d}.parquet"
+        pieces = iter(lambda: list(islice(images, AT_ONCE)), [])
+        if file.is_file():
+            skipped = sum(1 for _ in islice(images, BLOCK))
+            meter.done += skipped
+            if skipped < BLOCK:
+                return folder
+        else:
+            parts = [_foreign(piece, judge, numbers, quarantine, meter) for piece in islice(pieces, BLOCK // AT_ONCE)]
+            if parts:
+                _write(file, parts)
+            if sum(map(len, parts)) < BLOCK:
+                return folder
+        block += 1
+
+
+def _foreign(piece: list, judge: Judge, numbers: dict[str, int], quarantine: Quarantine, meter: Meter) -> pa.Table:
+    embedded = np.full((len(piece), judge.scorer.width), np.nan, np.float32)
+    decoded = []
+    for at, found in enumerate(piece):
+        try:
+            decoded.append((at, decode_image(found.image, found.name)))
+        except DataError as error:
+            quarantine.record([(found.name, str(error))])
+    if decoded:
+        embedded[[at for at, _ in decoded]] = judge.scorer.embed_pil([image for _, image in decoded]).cpu().numpy()
+    names = [found.row.get("class_name") or str(found.row.get("class_id", "")) for found in piece]
+    first = {
+        "path": pa.array([found.name for found in piece], pa.string()),
+        "class_name": pa.array(names, pa.string()),
+        "level": pa.array([found.row.get("level") for found in piece], pa.int32()),
+        "seed": pa.array([found.row.get("seed") for found in piece], pa.int64()),
+    }
+    meter.done += len(piece) - 1
+    meter.total = meter.done + 2  # nobody knows how many there are
+    meter.advance()
+    rows = [{"source_id": found.name} for found in piece]
+    return _judged(judge, embedded, np.array([numbers[name] for name in names]), rows, first)
