@@ -16,6 +16,7 @@ import numpy as np
 from discl.config import RunConfig, StoreConfig
 from discl.data import DataTable
 from discl.feed import Feed
+from discl.filling import Filling
 from discl.plan import Plan, PlannedSample, Settles
 from discl.progress import Meter, OnEvent
 from discl.prompts import fill
@@ -68,12 +69,23 @@ class Job:
         if not self.writer.keys:
             return len(self.plan) * self.plan.attempts.best_of
         settles = self._settles()
-        return sum(len(self.plan.missing(first, settles)) for first in self.plan)
+        planned = sum(len(self.plan.missing(first, settles)) for first in self.plan)
+        return planned or self._due_to_fill()
+
+    def _due_to_fill(self) -> int:
+        due = self._filling().next(self._recorded(self.unsealed)) if self.config.spectrum.fill != "none" else None
+        return len(due.keys) * self.plan.attempts.best_of if due else 0
+
+    def _filling(self) -> Filling:
+        return Filling(self.plan, int(self.config.spectrum.fill), self.config.spectrum.fill_seeds)
+
+    def _recorded(self, unsealed: list[dict[str, Any]]) -> Recorded:
+        return Recorded(self.config.score, Store(self.writer.root), unsealed)
 
     def _settles(self) -> Settles:
         """What the store knows of a sample by now; the scores count only where they can bring retries."""
         if self.config.spectrum.retries:
-            return Recorded(self.config.score, Store(self.writer.root), self.unsealed)
+            return self._recorded(self.unsealed)
         return lambda planned: planned.key in self.writer.keys or None
 
     def run(self, engine: "Engine", total: int) -> None:
@@ -87,6 +99,21 @@ class Job:
             self.unsealed = self.writer.unsealed_rows()
         for _ in make(Feed(self.plan, self._settles(), self._bad)):
             pass
+        if self.config.spectrum.fill != "none":
+            self._fill(make, meter)
+
+    def _fill(self, make: Callable[[Feed], Iterator["Sample"]], meter: Meter) -> None:
+        """Rounds of further seeds where holes are, until there are none or all seeds were tried."""
+        filling, tried = self._filling(), frozenset[str]()
+        while True:
+            recorded = self._recorded(self.writer.unsealed_rows())
+            due = filling.next(recorded)
+            if due is None or due.keys <= tried:  # what cannot be made, as a source that was lost meanwhile, stays due
+                return
+            tried |= due.keys
+            meter.total = meter.done + len(due.keys) * due.plan.attempts.best_of
+            for _ in make(Feed(due.plan, due.settles(recorded), self._bad)):
+                pass
 
     def _again(self, keys: frozenset[str], make, meter: Meter) -> Iterator["Sample"]:
         """The samples of these keys, those that the store has as well: for what is to be seen of them on their way."""

@@ -43,11 +43,25 @@ class Recorded:
 
     def __call__(self, planned: PlannedSample) -> bool | None:
         """Whether the sample ends its wish: it is accepted, or no other attempt could be better. None: not made."""
+        found = self._result(planned)
+        return None if found is None else ends(self._score, planned, *found)
+
+    def accepted(self, planned: PlannedSample) -> bool:
+        found = self._result(planned)
+        return found is not None and is_accepted(self._score, planned, *found)
+
+    def hopeless(self, planned: PlannedSample) -> bool:
+        """Whether it failed in a way in which its source always will."""
+        found = self._result(planned)
+        return found is not None and found[0] == HOPELESS
+
+    def _result(self, planned: PlannedSample) -> tuple[str | None, float | None] | None:
+        """Status and text score; None for what is not made."""
         row = int(self._keys.numbers([planned.key])[0])
         if row < 0:
             return None
-        status, score = list(self._names)[self._codes[row]], self._scores[row]
-        return ends(self._score, planned, status, None if math.isnan(score) else score)
+        score = self._scores[row]
+        return list(self._names)[self._codes[row]], None if math.isnan(score) else score
 
 
 def _number(score: float | None) -> float:

@@ -74,7 +74,7 @@ def test_it_is_well_formed_and_has_every_section(html):
     page = Page(html)
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
-    sections = ["spectrum", "acceptance", "threshold", "results", "cost", "provenance"]
+    sections = ["spectrum", "acceptance", "coverage", "threshold", "boundary", "results", "cost", "provenance"]
     assert [section["id"] for section in page.named("section")] == sections
     assert [link["href"] for link in page.named("a")] == [f"#{name}" for name in sections]
 
@@ -109,7 +109,7 @@ def test_embedded_columns_are_the_stores(html, rows):
 
 
 def test_the_grid_shows_every_sample_of_a_small_store(html, rows):
-    page = Page(html)
+    page = Page(html.split('id="boundary"')[0].rpartition("<section")[0] + "</main></body></html>")
     alts = [image["alt"] for image in page.named("img")]
     assert sum(alt.startswith("hard image") for alt in alts) == 5  # the sixth is not on disk
     assert sum(", level " in alt for alt in alts) == sum(row["shard"] is not None for row in rows)
@@ -199,3 +199,29 @@ def test_at_the_runs_threshold_nothing_moves(rows):
 
 def test_tags_escape_text_and_attributes():
     assert tag("p", "<b>&", title='"<', hidden=True, lang=None) == ('<p title="&quot;&lt;" hidden>&lt;b&gt;&amp;</p>')
+
+
+def test_the_pairs_nearest_to_the_threshold_are_the_lowest_kept_and_the_highest_left_out(html, rows):
+    """Beside each the source; as the store says, not as the page's code counts."""
+    part = html.split('id="boundary"')[1].split("</section>")[0]
+    captions = re.findall(r"<figcaption>([-0-9.]+), level", part)
+    scored = [row for row in rows if row["status"] == "ok" and row["text_score"] is not None]
+    kept = sorted(row["text_score"] for row in scored if row["text_score"] >= THRESHOLD)[:8]
+    left = sorted((row["text_score"] for row in scored if row["text_score"] < THRESHOLD), reverse=True)[:8]
+    assert captions == [f"{score:.3f}" for score in kept + left]
+    assert part.count("<img") + part.count("no source") == 2 * len(captions)
+
+
+def test_coverage_counts_classes_holes_and_further_seeds(tmp_path, rows):
+    page = write_report(tmp_path / "r.html", title="t", store=FakeStore(rows), config={"spectrum": {"seeds": [10]}})
+    part = page.read_text().split('id="coverage"')[1].split("</section>")[0]
+    kept = [row for row in rows if row["status"] == "ok" and row["text_score"] >= THRESHOLD]
+    covered = {(row["source_id"], row["level"]) for row in kept}
+    planned = {(row["source_id"], row["level"]) for row in kept if row["seed"] == 10}
+    wanted = 6 * len(LEVELS)
+    assert f"Of {wanted} pairs {len(covered)} are covered and {wanted - len(covered)} are holes" in part
+    assert (
+        len(covered) > len(planned) and f"{len(covered) - len(planned)} of these are covered by further seeds" in part
+    )
+    of_zero = [row for row in rows if row["class_id"] == 0 and row["level"] == 0]
+    assert f"<td>{sum(row in kept for row in of_zero)} / {len(of_zero)}</td>" in part

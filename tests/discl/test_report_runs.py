@@ -63,7 +63,7 @@ def run(tmp_path):
 
 def test_a_runs_folder_gives_every_section(run):
     page = Page(report_runs([run]).read_text())
-    assert len(page.named("section")) == 6
+    assert len(page.named("section")) == 8
     text = " ".join(page.text)
     assert "9.9" in text and "4 slots, 97.0% occupied" in text and "500" in text
 
@@ -71,7 +71,7 @@ def test_a_runs_folder_gives_every_section(run):
 def test_a_store_alone_gives_its_spectrum(run, tmp_path):
     out = report_runs([run / "spectrum"], tmp_path / "page.html")
     sections = [section["id"] for section in Page(out.read_text()).named("section")]
-    assert sections == ["spectrum", "acceptance", "threshold", "cost", "provenance"]
+    assert sections == ["spectrum", "acceptance", "coverage", "threshold", "boundary", "cost", "provenance"]
 
 
 def test_stages_add_up_to_the_seconds_of_the_runs(run):

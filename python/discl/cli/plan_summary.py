@@ -40,6 +40,9 @@ def summarise(config: RunConfig) -> str:
     }
     if most == 1:
         del facts["attempts"]
+    if config.spectrum.fill != "none":
+        wanted, seeds = config.spectrum.fill, config.spectrum.fill_seeds
+        facts["fill"] = f"at most {seeds:,} more seeds where fewer than {wanted:,} of a source and level are accepted"
     lines = [f"{name:18}{value}" for name, value in facts.items()]
     return "\n".join([*lines, "", *_levels(config, plan)]) + "\n"
 

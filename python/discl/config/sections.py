@@ -137,6 +137,7 @@ class SpectrumConfig(Section):
     """What is made of each hard image: levels x seeds, and how.
 
     guidance_interval: [low, high] in shares of the training timesteps; text guidance only there. None: everywhere.
+    fill: accepted images that every (source, level) shall have; fewer bring further seeds, at most `fill_seeds`.
     """
 
     levels: Levels = (0, 10, 30, 50)
@@ -153,7 +154,8 @@ class SpectrumConfig(Section):
     size_policy: Literal["fit", "crop", "bucket", "stretch"] = "fit"
     retries: Annotated[int, Field(ge=0, le=1000)] = 0
     best_of: Annotated[int, Field(ge=1, le=1000)] = 1
-    fill: str | int = "none"
+    fill: Literal["none"] | Positive = "none"
+    fill_seeds: Positive = 16
     upscale: Annotated[int, Field(ge=1, le=16)] = 1
 
     @model_validator(mode="after")

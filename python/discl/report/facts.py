@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 class Facts:
     """Columns of the N samples of a store, all in the index's order.
 
-    `score` is the text score (float32, NaN where there is none), `kept` says whether the selection holds the
-    sample, `stored` whether its image is in a shard. `class_names` maps the C class ids that occur.
+    `score` is the text score, `margin` its lead over the best other class (float32, NaN where there is none), `kept`
+    says whether the selection holds the sample, `stored` whether its image is in a shard. `class_names` maps the C
+    class ids that occur.
     """
 
     key: pa.ChunkedArray
@@ -25,6 +26,7 @@ class Facts:
     seed: np.ndarray
     retry: np.ndarray
     score: np.ndarray
+    margin: np.ndarray
     status: np.ndarray
     stored: np.ndarray
     kept: np.ndarray
@@ -74,13 +76,20 @@ def store_facts(store: Any, selection: str = "default") -> Facts:
         level=_numbers(table["level"]),
         seed=_numbers(table["seed"]),
         retry=_numbers(table["retry"]),
-        score=table["text_score"].cast(pa.float32()).fill_null(np.nan).to_numpy(),
+        score=_floats(table, "text_score"),
+        margin=_floats(table, "margin"),
         status=_words(table["status"]),
         stored=table["shard"].is_valid().to_numpy(),
         kept=pc.is_in(table["key"], pa.array(store.selection(selection), pa.string())).to_numpy(),
         rule=rule,
         reader=store.read,
     )
+
+
+def _floats(table: pa.Table, name: str) -> np.ndarray:
+    if name not in table.column_names:
+        return np.full(len(table), np.nan, np.float32)
+    return table[name].cast(pa.float32()).fill_null(np.nan).to_numpy()
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:

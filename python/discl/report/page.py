@@ -13,6 +13,8 @@ from typing import Any
 from discl.atomic import write_atomic
 from discl.rejection_rates import rejection_rates
 from discl.report.acceptance import acceptance_section
+from discl.report.boundary import boundary_section
+from discl.report.coverage import coverage_section
 from discl.report.facts import Facts, store_facts
 from discl.report.html import Markup, join, tag, text
 from discl.report.provenance import cost_section, provenance_section
@@ -24,8 +26,10 @@ from discl.report.threshold import threshold_section
 NAMES = {
     "spectrum": "Spectrum",
     "acceptance": "Accepted",
+    "coverage": "Coverage",
     "rejection": "Rejected early",
     "threshold": "Threshold",
+    "boundary": "Nearest",
     "results": "Results",
     "cost": "Time",
     "provenance": "Config",
@@ -55,7 +59,7 @@ def write_report(
     facts = store_facts(store, selection) if store is not None else None
     metrics, stages = metrics or {}, stages or []
     sections = [
-        *(_store_sections(store, facts, sources) if facts is not None and len(facts) else []),
+        *(_store_sections(store, facts, sources, config or {}) if facts is not None and len(facts) else []),
         results_section(metrics),
         cost_section(stages),
         provenance_section(config or {}, versions or {}),
@@ -73,9 +77,16 @@ def write_report(
     return Path(out_html)
 
 
-def _store_sections(store: Any, facts: Facts, sources: Sources) -> list[Markup]:
+def _store_sections(store: Any, facts: Facts, sources: Sources, config: dict[str, Any]) -> list[Markup]:
     rejected = rejection_section(rejection_rates(store, facts.rule["recipe"]) if "recipe" in facts.rule else [])
-    return [spectrum_section(facts, sources), acceptance_section(facts), *rejected, threshold_section(facts)]
+    return [
+        spectrum_section(facts, sources),
+        acceptance_section(facts),
+        coverage_section(facts, config),
+        *rejected,
+        threshold_section(facts),
+        *filter(None, [boundary_section(facts, sources)]),
+    ]
 
 
 def _has(sections: list[Markup], key: str) -> bool:
