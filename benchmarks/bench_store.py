@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.timing import interleave, record
-from discl.job import ENCODERS
+from discl.making import ENCODERS
 from discl.store import StoreWriter, encode_image
 
 BYTES, SHARD = 20_000, 256_000_000

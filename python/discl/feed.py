@@ -6,10 +6,11 @@ under way may still ask for one.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from discl.plan import Plan, PlannedSample, Settles, make_request
+from discl.sources import Source
 
 if TYPE_CHECKING:
     from discl.engine import Request
@@ -19,19 +20,26 @@ class Feed:
     """Iterate it once, in `Engine.run`; tell `finish` of every sample before the next is asked for.
 
     settles: what the store knows of a sample, as for `Attempts.due`. on_bad(path, reason): told of unusable sources.
+    sources: others than the plan's, see `Plan.due`; a None among them only while not `idle`.
     """
 
-    def __init__(self, plan: Plan, settles: Settles, on_bad: Callable[[str, str], None] | None = None):
+    def __init__(
+        self,
+        plan: Plan,
+        settles: Settles,
+        on_bad: Callable[[str, str], None] | None = None,
+        sources: Iterable[Source | None] | None = None,
+    ):
         self.plan = plan
-        self._settles, self._on_bad = settles, on_bad
+        self._settles, self._on_bad, self._sources = settles, on_bad, sources
         self._follow_ups: deque[tuple[PlannedSample, Request]] = deque()
         self._running: dict[str, PlannedSample] = {}
         self._ended: dict[str, dict[int, bool]] = defaultdict(dict)  # first attempt's key -> retry -> settled
 
     def __iter__(self) -> Iterator["Request | None"]:
-        for planned, request in self.plan.due(self._settles, self._on_bad):
+        for due in self.plan.due(self._settles, self._on_bad, self._sources):
             yield from self._ready()
-            yield self._start(planned, request)
+            yield self._start(*due) if due else None
         while self._follow_ups or self._more_may_come():
             yield from self._ready()
             if self._more_may_come():
@@ -48,6 +56,11 @@ class Feed:
     def _more_may_come(self) -> bool:
         most = self.plan.attempts.most
         return self.plan.attempts.retries > 0 and any(each.retry + 1 < most for each in self._running.values())
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is under way or waits to be."""
+        return not self._running and not self._follow_ups
 
     def planned(self, request: "Request") -> PlannedSample:
         """What a request under way was planned as."""

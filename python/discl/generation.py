@@ -5,6 +5,7 @@ Keys that the store already has are not made again, so the same call continues a
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from discl.config import RunConfig
 from discl.data import DataTable, load_data
 from discl.data.images import TooManyBad
-from discl.errors import ConfigError, RunFailed
+from discl.errors import RunFailed
 from discl.hard import select_hard
 from discl.job import Job
 from discl.judge import check_judge, judge_of
-from discl.parts import Part, keep_part
+from discl.parts import keep_part
 from discl.plan import make_plan
 from discl.progress import Meter, OnEvent, ignore
 from discl.prompts import check_template
@@ -27,8 +28,10 @@ from discl.rejection_rates import rejection_rates
 from discl.run_record import RunRecord, earlier_runs, hardware, new_run_id, versions
 from discl.selection import check_classes, check_kept, select_by_threshold
 from discl.store import Store, StoreWriter, is_url
+from discl.store.home import Home
 
 if TYPE_CHECKING:
+    from discl.cluster.actors import Cluster
     from discl.engine import Engine
 
 log = logging.getLogger(__name__)
@@ -64,13 +67,15 @@ def generate(
     config: RunConfig,
     on_event: OnEvent | None = None,
     *,
-    part: Part | None = None,
+    part: tuple[int, int] | None = None,
+    cluster: "Cluster | None" = None,
     make: MakeEngine = make_engine,
 ) -> Store:
     """Make every planned sample that the store lacks, then write the selection `default` of this recipe.
 
     part: (i, n) makes every n-th source only, beginning with the i-th. The n parts, each in a store of its own,
-    merge to what a run without parts makes: same keys and bytes.
+    merge to what a run without parts makes: same keys and bytes. cluster: where workers make them, on Ray; the same
+    keys and bytes again at the same slot count.
 
     A store may hold several recipes (another model, other steps) but one judge: StoreError for another [score].
     `on_event` gets progress dicts and may raise to stop; as after Ctrl-C, what is written is sealed first.
@@ -79,9 +84,19 @@ def generate(
     resumable in every case.
     """
     if is_url(config.store.path):
-        raise ConfigError(
-            f"store.path = {config.store.path!r}: generate writes to a folder; give one, and copy it there afterwards"
-        )
+        return _generate_at(config, on_event, part, cluster, make)
+    return _generate(config, on_event, part, cluster, make, None)
+
+
+def _generate_at(config: RunConfig, on_event, part, cluster, make: MakeEngine) -> Store:
+    """Into a store behind a URL: through a folder that sends every shard there when it is sealed."""
+    with Home(config.store.path) as home:
+        here = config.model_copy(update={"store": config.store.model_copy(update={"path": str(home.folder)})})
+        _generate(here, on_event, part, cluster, make, home)
+    return Store(config.store.path)
+
+
+def _generate(config: RunConfig, on_event, part, cluster, make: MakeEngine, home: Home | None) -> Store:
     check_config(config)
     if config.score:
         check_template(config.score.prompt, "score.prompt")
@@ -93,21 +108,26 @@ def generate(
     plan = make_plan(config, table, select_hard(config.hard, table), recipe, files)
     if part:
         keep_part(plan, part)
-        refuse_to_calibrate(config, plan, "a part")
+    if part or cluster:
+        refuse_to_calibrate(config, plan, "a part" if part else "a worker")
     record = RunRecord(Path(config.store.path), new_run_id(), _facts(asked, recipe))
-    with _writer(config, record.run_id, table) as writer:
+    with _writer(config, record.run_id, table, home) as writer:
         images = len(table) + len(table.quarantined)
         quarantine = Quarantine(config.store.path, images, config.data.max_bad_share)
         quarantine.add([*table.quarantined, *plan.quarantined])
         unsealed = writer.unsealed_rows()  # before the store is read: it waits for what is being sealed
         earlier = earlier_runs(config.store.path, unsealed)
-        job = Job(config, plan, table, writer, quarantine, record.run_id, on_event or ignore, unsealed)
+        listen = record.live(on_event or ignore)
+        job = Job(config, plan, table, writer, record.run_id, quarantine, listen, unsealed)
         total = job.missing()
         check_judge(judge_of(config), earlier, certain=not total)
         refuse_below_rule(Store(config.store.path), config.score, plan.recipe_digest)
         if total:
             check_kept(Store(config.store.path), config.score, config.store.keep, plan.recipe_digest, plan.attempts)
-            _make(job, record, total, make, earlier)
+            if cluster:
+                _make_on(cluster, job, record, total, make, earlier)
+            else:
+                _make(job, record, total, make, earlier)
     store = Store(config.store.path)
     select_by_threshold(store, config.score, config.store.keep, plan.recipe_digest, attempts=plan.attempts)
     if total and config.engine.early_rejection:
@@ -137,6 +157,7 @@ def _make(job: Job, record: RunRecord, total: int, make: MakeEngine, earlier: li
     with engine:
         record.facts |= {"slots": engine.slots, "scorer": judge_of(config, engine)}
         check_judge(record.facts["scorer"], earlier)
+        record.now = lambda: _progress(job, engine)
         record.write("running")
         try:
             with record.timed("generate"):
@@ -146,8 +167,40 @@ def _make(job: Job, record: RunRecord, total: int, make: MakeEngine, earlier: li
             status = "failed" if isinstance(error, Exception) else "stopped"
             raise
         finally:
+            record.now = dict
             _summarise(job, record, engine)
             record.write(status)
+
+
+def _make_on(
+    cluster: "Cluster", job: Job, record: RunRecord, total: int, make: MakeEngine, earlier: list[dict[str, Any]]
+) -> None:
+    """The same by workers of a cluster."""
+    from discl.cluster.actors import Actors, connected
+    from discl.cluster.coordinator import Coordinator
+    from discl.cluster.messages import Assignment
+
+    config, plan, status = job.config, job.plan, "failed"
+    slots = _slots(config, plan.recipe_digest, earlier)
+    meter = Meter("generate", total, job.on_event, config.budget.usd_per_hour)
+    meter.start()
+    coordinator = Coordinator(
+        Assignment(config, plan, job.run_id, slots), job.writer, job.quarantine, meter, job.on_event
+    )
+    record.now = coordinator.facts
+    record.write("running")
+    try:
+        with connected(cluster) as ray, record.timed("generate"):
+            given = Assignment(config, replace(plan, sources=[], quarantined=[]), job.run_id, slots)
+            Actors(ray, coordinator, given, make, cluster).run()
+        status = "done"
+    except BaseException as error:
+        status = "failed" if isinstance(error, Exception) else "stopped"
+        raise
+    finally:
+        record.seconds["workers"] = coordinator.worker_seconds
+        record.facts["usd"] = coordinator.worker_seconds / 3600 * config.budget.usd_per_hour
+        record.write(status)
 
 
 def _slots(config: RunConfig, recipe: str, earlier: list[dict[str, Any]]) -> int | str:
@@ -161,7 +214,7 @@ def _slots(config: RunConfig, recipe: str, earlier: list[dict[str, Any]]) -> int
     return recorded
 
 
-def _writer(config: RunConfig, run_id: str, table: DataTable) -> StoreWriter:
+def _writer(config: RunConfig, run_id: str, table: DataTable, home: Home | None) -> StoreWriter:
     store = config.store
     return StoreWriter(
         store.path,
@@ -170,6 +223,7 @@ def _writer(config: RunConfig, run_id: str, table: DataTable) -> StoreWriter:
         shard_seconds=store.shard_seconds,
         embeddings=store.embeddings and config.score is not None,
         user_columns=tuple(table.columns),
+        on_sealed=home.send if home else None,
     )
 
 
@@ -184,13 +238,20 @@ def _facts(config: RunConfig, recipe: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _progress(job: Job, engine: "Engine") -> dict[str, Any]:
+    """What has been made so far."""
+    return {
+        "counts": {**job.counts, "planned": len(job.plan), "quarantined": job.quarantine.count},
+        "levels": {str(level): dict(counts) for level, counts in job.levels.items()},
+        "unet_evaluations": engine.stats.unet_evaluations,
+        "slot_occupancy": engine.stats.slot_occupancy,
+    }
+
+
 def _summarise(job: Job, record: RunRecord, engine: "Engine") -> None:
     """Counts, times and cost of what was made, for the run's record."""
     stages = {f"engine.{stage}": seconds for stage, seconds in engine.stats.seconds.items()}
     record.seconds.update(stages | job.seconds)
-    record.facts |= {
-        "counts": {**job.counts, "planned": len(job.plan), "quarantined": job.quarantine.count},
-        "unet_evaluations": engine.stats.unet_evaluations,
-        "slot_occupancy": engine.stats.slot_occupancy,
+    record.facts |= _progress(job, engine) | {
         "usd": record.seconds.get("generate", 0.0) / 3600 * job.config.budget.usd_per_hour,
     }

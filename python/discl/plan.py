@@ -5,7 +5,7 @@ plan of millions of samples costs megabytes.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, overload
 
@@ -207,14 +207,21 @@ class Plan(Sequence[PlannedSample]):
         return [self.attempt(planned, retry) for retry in due]
 
     def due(
-        self, settles: Settles, on_bad: Callable[[str, str], None] | None = None
-    ) -> Iterator[tuple[PlannedSample, "Request"]]:
+        self,
+        settles: Settles,
+        on_bad: Callable[[str, str], None] | None = None,
+        sources: Iterable[Source | None] | None = None,
+    ) -> Iterator[tuple[PlannedSample, "Request"] | None]:
         """Attempts to make now beside the engine's requests, in order. Each source is opened once, when it is due.
 
         settles: what is known of a sample, as for `Attempts.due`. A source that cannot be decoded or is too small is
-        quarantined, `on_bad(path, reason)` is called, its samples are left out.
+        quarantined, `on_bad(path, reason)` is called, its samples are left out. sources: others than the plan's; a None
+        among them, "nothing now", is given on.
         """
-        for source in self.sources:
+        for source in self.sources if sources is None else sources:
+            if source is None:
+                yield None
+                continue
             missing = [each for first in self.samples_of(source) for each in self.missing(first, settles)]
             if not missing:
                 continue

@@ -25,14 +25,15 @@ class Meter:
         self.stage, self.total, self.on_event, self.usd_per_hour = stage, total, on_event, usd_per_hour
         self.done = self.accepted = 0
         self.begin = time.perf_counter()
+        self.spent: Callable[[], float] = lambda: time.perf_counter() - self.begin  # seconds that are paid for
 
     def start(self) -> None:
         """Report that the stage begins, where its first piece takes long."""
         self.on_event(self.event(scored=False))
 
-    def advance(self, accepted: bool | None = None) -> None:
-        self.done += 1
-        self.accepted += bool(accepted)
+    def advance(self, accepted: bool | None = None, count: int = 1) -> None:
+        self.done += count
+        self.accepted += count * bool(accepted)
         self.on_event(self.event(scored=accepted is not None))
 
     def event(self, scored: bool) -> Event:
@@ -50,7 +51,7 @@ class Meter:
         if scored and self.done:
             event["accepted"] = self.accepted / self.done
         if self.usd_per_hour:
-            event["usd"] = seconds / 3600 * self.usd_per_hour
+            event["usd"] = self.spent() / 3600 * self.usd_per_hour
         return event
 
 

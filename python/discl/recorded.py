@@ -5,6 +5,8 @@ from array import array
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import pyarrow as pa
+
 from discl.config import ScoreConfig
 from discl.plan import PlannedSample
 from discl.selection import accepts
@@ -27,16 +29,19 @@ class Recorded:
     def __init__(self, score: ScoreConfig | None, store: Store, unsealed: Iterable[Mapping[str, Any]] = ()):
         self._score, self._keys = score, Keys()
         self._names: dict[str | None, int] = {}
-        codes, scores = array("b"), array("f")
+        self._codes, self._scores = array("b"), array("f")
         for batch in store.scan(COLUMNS):
-            self._keys.add_column(batch["key"])
-            codes.extend(map(self._code, batch["status"].to_pylist()))
-            scores.extend(map(_number, batch["text_score"].to_pylist()))
+            self.add(batch)
         for row in unsealed:
             self._keys.add(row["key"])
-            codes.append(self._code(row["status"]))
-            scores.append(_number(row["text_score"]))
-        self._codes, self._scores = codes, scores
+            self._codes.append(self._code(row["status"]))
+            self._scores.append(_number(row["text_score"]))
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Further rows of an index, with COLUMNS."""
+        self._keys.add_column(batch["key"])
+        self._codes.extend(map(self._code, batch["status"].to_pylist()))
+        self._scores.extend(map(_number, batch["text_score"].to_pylist()))
 
     def _code(self, status: str | None) -> int:
         return self._names.setdefault(status, len(self._names))

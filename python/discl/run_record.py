@@ -6,7 +6,7 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -16,10 +16,12 @@ from typing import Any
 
 from discl.atomic import write_atomic
 from discl.errors import StoreError
+from discl.progress import Event, OnEvent
 from discl.store import Store
 
 log = logging.getLogger(__name__)
 
+LIVE_S = 5.0
 PACKAGES = (
     "discl",
     "torch",
@@ -70,6 +72,23 @@ class RunRecord:
     run_id: str
     facts: dict[str, Any]
     seconds: dict[str, float] = field(default_factory=dict)
+    now: Callable[[], dict[str, Any]] = dict  # further facts, as they are at the moment
+    progress: Event = field(default_factory=dict)
+
+    def live(self, on_event: OnEvent) -> OnEvent:
+        """A listener that passes on what it hears, and writes the record anew every LIVE_S seconds."""
+        written = time.monotonic()
+
+        def listen(event: Event) -> None:
+            nonlocal written
+            if event.get("event") == "progress" and event["stage"] == "generate":
+                self.progress = event
+            if self.progress and time.monotonic() - written >= LIVE_S:
+                written = time.monotonic()
+                self.write("running")
+            on_event(event)
+
+        return listen
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -81,7 +100,10 @@ class RunRecord:
 
     def write(self, status: str) -> None:
         """status: running, done, stopped or failed."""
+        self.facts |= self.now()
         facts = {"run_id": self.run_id, "status": status, **self.facts, "seconds": self.seconds}
+        if self.progress:
+            facts["progress"] = self.progress
         (self.folder / "runs").mkdir(parents=True, exist_ok=True)
         text = json.dumps(facts, indent=1, ensure_ascii=False, default=str)
         write_atomic(self.folder / "runs" / f"{self.run_id}.json", text.encode())

@@ -38,6 +38,7 @@ def test_help_is_quick_because_nothing_heavy_is_imported():
         "train",
         "evaluate",
         "report",
+        "watch",
         "bench",
         "store",
         "doctor",

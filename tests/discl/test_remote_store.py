@@ -5,7 +5,6 @@ import os
 import pickle
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import fsspec
 import numpy as np
@@ -15,8 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from discl.config import load_config
 from discl.dataset import SpectrumDataset
-from discl.errors import ConfigError, StoreError
-from discl.generation import generate
+from discl.errors import StoreError
 from discl.loader import CurriculumLoader
 from discl.store import Store, StoreWriter
 from tests.discl.loading import assert_same, loader
@@ -225,11 +223,6 @@ def test_copies_serve_when_the_remote_shard_is_gone(local, tmp_path):
 def test_what_is_no_store(address, message, tmp_path):
     with pytest.raises(StoreError, match=message):
         Store(address, cache=tmp_path)
-
-
-def test_generating_to_a_url_is_refused_at_once():
-    with pytest.raises(ConfigError, match=r"store.path = 's3://bucket/s': generate writes to a folder"):
-        generate(SimpleNamespace(store=SimpleNamespace(path="s3://bucket/s")))
 
 
 def test_a_config_keeps_urls(tmp_path):

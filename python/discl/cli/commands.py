@@ -15,6 +15,7 @@ from discl.cli.stop import Stop
 from discl.errors import DisclError
 
 if TYPE_CHECKING:
+    from discl.cluster.actors import Cluster
     from discl.config import RunConfig
 
 
@@ -31,7 +32,10 @@ def plan(args: argparse.Namespace, stop: Stop) -> None:
     from discl.cli.plan_summary import summarise
 
     config = _config(args)
-    text = summarise(config)
+    if args.probe:
+        _quiet(args.verbose)
+    with progress(stop) as on_event:
+        text = summarise(config, args.probe, on_event)
     print(text, end="")
     if args.out:
         _write(Path(args.out) / "plan.txt", text)
@@ -59,9 +63,17 @@ def generate(args: argparse.Namespace, stop: Stop) -> None:
 
     _quiet(args.verbose)
     with progress(stop) as on_event:
-        store = generate(config, on_event, part=args.part)
+        store = generate(config, on_event, part=args.part, cluster=_cluster(args))
     print(f"{len(store)} samples, {len(store.selection('default'))} accepted", file=sys.stderr)
     print(config.store.path)
+
+
+def _cluster(args: argparse.Namespace) -> "Cluster | None":
+    if args.ray is None:
+        return None
+    from discl.cluster.actors import Cluster
+
+    return Cluster(args.ray or None, args.actors, args.cores)
 
 
 def train(args: argparse.Namespace, stop: Stop) -> None:
@@ -85,6 +97,12 @@ def report(args: argparse.Namespace, stop: Stop) -> None:
     from discl.report import report_runs
 
     print(report_runs(args.runs, args.out))
+
+
+def watch(args: argparse.Namespace, stop: Stop) -> None:
+    from discl.cli.watch import watch
+
+    watch(args, stop)
 
 
 def bench(args: argparse.Namespace, stop: Stop) -> int:

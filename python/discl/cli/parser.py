@@ -8,8 +8,8 @@ from discl import __version__
 from discl.cli import commands
 from discl.cli.filter_parser import add_filter_command
 from discl.cli.score_parser import add_score_command
+from discl.cli.distribution import add_distribution
 from discl.cli.store_parser import add_store_commands
-from discl.parts import parse_part
 
 
 class Parser(argparse.ArgumentParser):
@@ -56,11 +56,13 @@ def make_parser() -> argparse.ArgumentParser:
         command.add_argument("config", metavar="CONFIG.toml")
         _overrides(command)
         command.add_argument("--out", metavar="DIR", help=where)
-        if name == "generate":
+        if name == "plan":
             command.add_argument(
-                "--part", metavar="i/n", type=parse_part,
-                help="every n-th source only, for job arrays; i counts from 0 or from 1; each part needs its own --out",
+                "--probe", metavar="N", type=int, nargs="?", const=8, default=0,
+                help="make the spectra of N sources (default: 8) into STORE.probe first, and plan with what that took",
             )  # fmt: skip
+        if name == "generate":
+            add_distribution(command)
 
     add_score_command(known, _command)
     add_filter_command(known, _command)
@@ -68,6 +70,13 @@ def make_parser() -> argparse.ArgumentParser:
     report = _command(known, "report", commands.report, "one HTML page from finished runs")
     report.add_argument("runs", metavar="RUN", nargs="+")
     report.add_argument("--out", metavar="FILE", help="the page (default: report.html in the first run)")
+
+    watch = _command(known, "watch", commands.watch, "how a store's run stands, until it ends")
+    watch.add_argument("store", metavar="STORE")
+    watch.add_argument("--once", action="store_true", help="look once")
+    watch.add_argument("--every", metavar="SECONDS", type=float, default=5.0, help="default: 5")
+    watch.add_argument("--html", metavar="FILE", help="also write a page that reloads itself")
+    watch.add_argument("--prometheus", metavar="FILE", help="also write metrics for a textfile collector")
 
     bench = _command(known, "bench", commands.bench, "run benchmarks (source checkout only)")
     bench.add_argument("names", metavar="NAME", nargs="*", help="default: all")

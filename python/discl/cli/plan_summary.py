@@ -5,10 +5,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from discl.cli.plan_costs import cost_lines, make_probe
 from discl.config import RunConfig
 from discl.data import load_data
 from discl.hard import select_hard
 from discl.plan import Plan, make_plan
+from discl.progress import OnEvent, ignore
 from discl.recipe import make_recipe, model_files, recipe_of, resolved
 from discl.sizes import made_size
 
@@ -16,8 +18,9 @@ BYTES_PER_PIXEL = {"jpg": 0.5, "png": 1.8, "webp": 0.3}  # photographs at qualit
 SIZED_SOURCES = 64
 
 
-def summarise(config: RunConfig) -> str:
-    """Plan the run without loading weights into memory or making an image."""
+def summarise(config: RunConfig, probe: int = 0, on_event: OnEvent = ignore) -> str:
+    """Plan the run without loading weights into memory or making an image; with `probe`, after making the spectra of
+    about so many sources beside the store, to measure with."""
     recipe, files = recipe_of(config, ""), None
     if config.model.path:
         files = model_files(config)
@@ -26,6 +29,8 @@ def summarise(config: RunConfig) -> str:
     table = load_data(config.data)
     rows = select_hard(config.hard, table)
     plan = make_plan(config, table, rows, recipe, files)
+    if probe:
+        make_probe(config, plan, probe, on_event)
     least, most = plan.attempts.best_of, plan.attempts.most
     facts = {
         "hard images": f"{len(rows):,} ({len(plan.sources):,} distinct, {len(plan.quarantined):,} unusable)",
@@ -44,7 +49,8 @@ def summarise(config: RunConfig) -> str:
         wanted, seeds = config.spectrum.fill, config.spectrum.fill_seeds
         facts["fill"] = f"at most {seeds:,} more seeds where fewer than {wanted:,} of a source and level are accepted"
     lines = [f"{name:18}{value}" for name, value in facts.items()]
-    return "\n".join([*lines, "", *_levels(config, plan)]) + "\n"
+    costs = cost_lines(config, plan, files) if files else []
+    return "\n".join([*lines, "", *_levels(config, plan), *costs]) + "\n"
 
 
 def _span(least: int, most: int) -> str:

@@ -18,8 +18,6 @@ UNAVAILABLE = MappingProxyType(
     {
         ("model", "backend"): ("torch", "torch-compile"),
         ("model", "exported"): ("",),
-        ("budget", "usd"): (0,),
-        ("budget", "hours"): (0,),
         ("train", "loss"): ("ce", "balanced-softmax"),
     }
 )

@@ -238,11 +238,22 @@ class StoreConfig(Section):
 
 
 class BudgetConfig(Section):
-    """`usd_per_hour` prices the progress line and the run record; 0 means not given."""
+    """What a run may cost; 0 means not given. `discl plan` shows what fits, and what has to be cut.
+
+    usd_per_hour: of one worker (a GPU, or a process on CPUs); it prices progress and run records too. hours: on all
+    `workers` together. gpu: a name in the shipped table, for a plan without measurements; mfu: the share of its peak
+    that is assumed. preemption_hours: mean life of a worker. keep: given up last; levels: most wanted first.
+    """
 
     usd_per_hour: Money = 0.0
     usd: Money = 0.0
     hours: Money = 0.0
+    workers: Positive = 1
+    gpu: str = ""
+    mfu: Share = 0.0
+    preemption_hours: Money = 0.0
+    keep: Literal["levels", "seeds"] = "levels"
+    levels: Annotated[tuple[Level, ...], BeforeValidator(lambda value: tuple(value))] = ()
 
 
 class CurriculumConfig(Section):

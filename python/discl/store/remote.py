@@ -46,7 +46,7 @@ class RemoteStore:
         self._noted: dict[str, float] = {}  # name -> when its use was noted
         self._connections: dict[int, tuple[Any, str]] = {}  # process -> its own: few survive a fork
 
-    def _connection(self) -> tuple[Any, str]:
+    def connection(self) -> tuple[Any, str]:
         """fsspec's file system, and the store's path in it."""
         if os.getpid() not in self._connections:
             from fsspec.core import url_to_fs
@@ -65,7 +65,7 @@ class RemoteStore:
     def shards(self) -> list[manifest.Shard]:
         """Every shard in the manifest, by number."""
         with self._told("is not a discl store that can be read"):
-            files, root = self._connection()
+            files, root = self.connection()
             names = manifest.entry_names(os.path.basename(path) for path in files.ls(f"{root}/manifest", detail=False))
             paths = [f"{root}/manifest/{name}" for name in names]
             found = files.cat(paths) if paths else {}
@@ -74,7 +74,7 @@ class RemoteStore:
 
     def read(self, name: str) -> bytes:
         """A small file as it is now. Raises FileNotFoundError, StoreError."""
-        files, root = self._connection()
+        files, root = self.connection()
         try:
             return files.cat_file(f"{root}/{name}")
         except FileNotFoundError:
@@ -84,7 +84,7 @@ class RemoteStore:
 
     def names(self, folder: str) -> list[str]:
         """The files in a folder of the store; none where there is no such folder."""
-        files, root = self._connection()
+        files, root = self.connection()
         try:
             return [os.path.basename(path) for path in files.ls(f"{root}/{folder}", detail=False)]
         except OSError:
@@ -127,7 +127,7 @@ class RemoteStore:
         self._noted[name] = time.monotonic()
 
     def _download(self, name: str, entry: dict[str, Any], part: Path) -> None:
-        files, root = self._connection()
+        files, root = self.connection()
         kind = "blake2b" if "blake2b" in entry else "crc32c"
         for attempt in range(1, ATTEMPTS + 1):
             try:

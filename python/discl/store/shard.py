@@ -122,7 +122,7 @@ class OpenShard:
         if not len(self._rows) == len(self._embeddings) == self._writer.samples:  # a signal came between two lines
             self._load()
         table = index_table(self._rows, self.user_columns, self.number, self._writer.places())
-        parts = {manifest.index_path(self.number): _parquet(table)}
+        parts = {manifest.index_path(self.number): parquet(table)}
         if self._width:
             parts[manifest.embeddings_path(self.number)] = encode_embeddings(self._embeddings, self._width)
         for name, data in parts.items():
@@ -175,7 +175,8 @@ def _numbers(root: Path, suffix: str) -> Iterator[int]:
             yield int(stem)
 
 
-def _parquet(table: pa.Table) -> bytes:
+def parquet(table: pa.Table) -> bytes:
+    """An index as its file holds it."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()

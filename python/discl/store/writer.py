@@ -2,8 +2,9 @@
 
 import logging
 import os
+import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from discl.errors import StoreError
+from discl.store.adoption import adopt, take_over, workers_folder
 from discl.store.columns import RowEncoder, check_user_columns
 from discl.store.encode import FORMATS
 from discl.store.keys import Keys
@@ -39,7 +41,8 @@ class StoreWriter:
     `append` hands a sample to threads that write and fsync it: it is durable after `sync_samples` more or after
     `sync_seconds`, whichever is first, or when `flush` returns. What the disk refuses is raised by the next call;
     the samples taken before stay in memory and are tried again. A shard is sealed, in a thread too, when it
-    reaches `shard_bytes`, or when it is older than `shard_seconds` (0: never). Raises StoreError for a second
+    reaches `shard_bytes`, or when it is older than `shard_seconds` (0: never); `on_sealed(number)` is called in that
+    thread. Raises StoreError for a second
     writer, a folder that cannot be written, and rows that do not fit the index.
     """
 
@@ -54,6 +57,7 @@ class StoreWriter:
         user_columns: Iterable[str] = (),
         sync_samples: int = 64,
         sync_seconds: float = 10.0,
+        on_sealed: Callable[[int], None] | None = None,
     ) -> None:
         self.root = Path(path)
         self.run_id = run_id
@@ -65,6 +69,7 @@ class StoreWriter:
         self._rows = RowEncoder(self._user_columns, run_id)
         self._shard: OpenShard | None = None
         self._next = 0
+        self._on_sealed = on_sealed
         self._sealing: Future[None] | None = None
         self._sealer = ThreadPoolExecutor(1, "seal")
 
@@ -94,6 +99,40 @@ class StoreWriter:
             for row in self._shard.rows():
                 self.keys.add(row["key"])
             log.info("recovered %d samples of unsealed shard %06d", self._shard.samples, number)
+        for folder in sorted(workers_folder(self.root).glob("*/")):  # of a run that was killed
+            self.adopt_lost(folder)
+
+    def adopt(self, folder: Path) -> list[pa.Table]:
+        """Enter the sealed shards of a worker's store, see `discl.store.adoption`; returns their index tables."""
+        self._lock.check()
+        try:
+            return adopt(self, folder)
+        except REFUSALS as error:
+            _refuse(f"enter the shards of {folder} into {self.root}", error)
+
+    def adopt_lost(self, folder: Path) -> list[pa.Table]:
+        """The same of a worker who is no more, or no longer trusted: with what he had not sealed."""
+        self._lock.check()
+        try:
+            lost = take_over(folder)
+            if (lost / "manifest").is_dir():
+                with StoreWriter(lost, self.run_id, shard_bytes=self.shard_bytes, embeddings=self.embeddings):
+                    pass
+            tables = adopt(self, lost) if (lost / "manifest").is_dir() else []
+            shutil.rmtree(lost, ignore_errors=True)
+        except REFUSALS as error:
+            _refuse(f"recover what the worker in {folder} had written", error)
+        return tables
+
+    @property
+    def youngest(self) -> int:
+        """The number of the latest shard; -1 before the first."""
+        return self._next - 1
+
+    def new_number(self) -> int:
+        """A shard number that nobody else has or gets."""
+        self._next += 1
+        return self._next - 1
 
     def unsealed_rows(self) -> list[dict]:
         """The rows that no sealed shard has yet: what a killed writer left, and what was appended since."""
@@ -131,8 +170,7 @@ class StoreWriter:
 
     def _next_shard(self) -> OpenShard:
         self._raise_failed_seal()
-        self._shard = self._open(self._next)
-        self._next += 1
+        self._shard = self._open(self.new_number())
         return self._shard
 
     def flush(self) -> None:
@@ -143,6 +181,11 @@ class StoreWriter:
                 self._shard.flush()
             except REFUSALS as error:
                 _refuse(f"sync {self.root}", error)
+
+    def seal(self) -> None:
+        """Seal what has been appended, and return when readers see it."""
+        self._seal()
+        self._wait_sealed()
 
     def _seal(self) -> None:
         """Seal the open shard behind the caller's back, when the one before it is sealed."""
@@ -159,6 +202,12 @@ class StoreWriter:
         except REFUSALS as error:
             _refuse(f"seal shard {shard.number:06d} of {self.root}", error)
         log.info("sealed shard %06d: %d samples", shard.number, shard.samples)
+        self.entered(shard.number)
+
+    def entered(self, number: int) -> None:
+        """A shard is in the manifest."""
+        if self._on_sealed:
+            self._on_sealed(number)
 
     def _wait_sealed(self) -> None:
         """StoreError, for ever, once a seal failed: a later shard must not enter the manifest before an earlier."""
@@ -171,8 +220,7 @@ class StoreWriter:
 
     def __exit__(self, kind, error, traceback) -> None:
         try:
-            self._seal()
-            self._wait_sealed()
+            self.seal()
         except StoreError:
             if kind is None:
                 raise

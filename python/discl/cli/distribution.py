@@ -1,0 +1,33 @@
+"""The arguments that spread `discl generate` over machines."""
+
+import argparse
+import re
+
+from discl.parts import parse_part
+
+
+def add_distribution(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--part", metavar="i/n", type=parse_part,
+        help="every n-th source only, for job arrays; i counts from 0 or from 1; each part needs its own --out",
+    )  # fmt: skip
+    command.add_argument(
+        "--ray", metavar="ADDRESS", nargs="?", const="",
+        help="on a Ray cluster (auto, HOST:PORT or ray://HOST:PORT); without an address on one that it starts here",
+    )  # fmt: skip
+    command.add_argument(
+        "--actors", metavar="LEAST-MOST", type=_span, default=(1, None),
+        help="Ray actors, such as 4 or 2-32 (default: as many as the cluster has room for)",
+    )  # fmt: skip
+    command.add_argument(
+        "--cores", metavar="K", type=float, help="CPU cores of an actor without a GPU (default: all of one machine's)"
+    )
+
+
+def _span(text: str) -> tuple[int, int]:
+    """ "4" -> (1, 4); "2-32" -> (2, 32)."""
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)", text.strip())
+    least, most = (int(match[1] or 1), int(match[2])) if match else (0, 0)
+    if not 1 <= least <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} actors; give MOST or LEAST-MOST, such as 4 or 2-32")
+    return least, most

@@ -1,0 +1,8 @@
+"""One plan on many machines: a coordinator leases blocks of sources to workers, and enters what they seal in the store.
+
+leases        which blocks wait, are out, or done; no clock, no network
+messages      what coordinator and workers say to each other: paths and small records, never an image
+worker        an engine fed from leased blocks, a store of its own to write to
+coordinator   the plan, the leases, the store: reports in, orders out
+actors        the workers as Ray actors; the only file that imports Ray
+"""

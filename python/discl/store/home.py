@@ -1,0 +1,182 @@
+"""A store behind a URL that is being written: sealed shards go there, the folder that writes them keeps what it needs.
+
+The folder (in the user's cache folder) is a store of its own whose tars go once they have been sent. Data goes first,
+the manifest entry last and only if there is none: a reader sees whole shards alone, and of two writers one is refused.
+What was sealed and not sent is sent by the next run on this machine.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from discl.atomic import write_atomic
+from discl.cache_folder import cache_folder
+from discl.errors import StoreError
+from discl.store import manifest
+from discl.store.manifest import Shard
+from discl.store.remote import RemoteStore
+from discl.store.remote_lease import RemoteLease, make_folder
+
+log = logging.getLogger(__name__)
+
+PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # between attempts
+LOOSE = ("runs/*.json", "selections/*.parquet", "rejection/*.json", "quarantine.jsonl")
+FINAL = (FileExistsError, FileNotFoundError, PermissionError, ImportError, ValueError)  # waiting does not help
+Result = TypeVar("Result")
+
+
+class Home:
+    """The store at `url`, for one writer at a time: a context manager. StoreError for what cannot be reached after
+    several attempts, and while another writes."""
+
+    def __init__(self, url: str, folder: Path | None = None) -> None:
+        self.url = url.rstrip("/")
+        digest = hashlib.blake2b(self.url.encode(), digest_size=16).hexdigest()
+        self.folder = folder or cache_folder() / "writing" / digest
+        self._remote = RemoteStore(self.url)
+        self._sent: dict[str, bytes] = {}
+
+    def __enter__(self) -> "Home":
+        """Take the store's lease and bring what is there."""
+        try:
+            files, root = self._try("connect", self._remote.connection)
+            self._lease = self._try("take the lease", RemoteLease(files, root, self.url).__enter__)
+        except FINAL as error:
+            raise StoreError(f"{self.url}: cannot be written: {error}") from error
+        try:
+            self.bring()
+        except BaseException:
+            self._lease.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *error) -> None:
+        try:
+            self.send_loose()
+        finally:
+            self._lease.__exit__()
+
+    def bring(self) -> None:
+        """Have the manifest and the indexes of the shards there in the folder, then send what is only here."""
+        for folder in manifest.FOLDERS:
+            (self.folder / folder).mkdir(parents=True, exist_ok=True)
+        there = {shard.number: shard for shard in self._shards()}
+        here = {shard.number: shard for shard in manifest.sealed_shards(self.folder)}
+        for number, shard in there.items():
+            if number in here and here[number].digest != shard.digest:
+                raise StoreError(
+                    f"shard {number:06d} of {self.url} is not the one in {self.folder}: two machines wrote at once. "
+                    f"`discl store merge` takes both; move {self.folder} aside to go on with what is there"
+                )
+            if number not in here:
+                self._fetch(shard)
+        for number in sorted(here.keys() - there.keys()):
+            self.send(number)
+        self._fetch_loose()
+
+    def _shards(self) -> list[Shard]:
+        files, root = self._remote.connection()
+        if not self._try("look for a store", files.exists, f"{root}/manifest"):
+            return []
+        return self._remote.shards()
+
+    def _fetch(self, shard: Shard) -> None:
+        index = manifest.index_path(shard.number)
+        data = self._try(f"read {index}", self._remote.read, index)
+        if manifest.data_entry(data) != shard.files[index]:
+            raise StoreError(f"{self.url}/{index} is not what the manifest says; restore it from a copy of the store")
+        write_atomic(self.folder / index, data)
+        name = manifest.manifest_path(shard.number)
+        write_atomic(self.folder / name, self._try(f"read {name}", self._remote.read, name))
+
+    def _fetch_loose(self) -> None:
+        """Records of runs and the like, which a run on another machine may have written."""
+        for pattern in LOOSE:
+            folder, _, suffix = pattern.rpartition("*")
+            names = [f"{folder}{name}" for name in self._remote.names(folder.strip("/"))] if folder else [pattern]
+            for name in names:
+                path = self.folder / name
+                if name.endswith(suffix) and not path.exists() and (data := self._read_loose(name)) is not None:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    write_atomic(path, data)
+                    self._sent[name] = data
+
+    def _read_loose(self, name: str) -> bytes | None:
+        try:
+            return self._try(f"read {name}", self._remote.read, name)
+        except FileNotFoundError:
+            return None
+
+    def send(self, number: int) -> None:
+        """Send a sealed shard; its tar and embeddings leave the folder."""
+        self._lease.check()
+        shard = next(shard for shard in manifest.sealed_shards(self.folder) if shard.number == number)
+        for name, entry in shard.files.items():
+            self._put(name, entry)
+        self._enter(shard)
+        for name in shard.files.keys() - {manifest.index_path(number)}:
+            (self.folder / name).unlink(missing_ok=True)
+        self.send_loose()
+
+    def _put(self, name: str, entry: dict[str, Any]) -> None:
+        """Over a file that is there already: no manifest names it, so it was torn, or sent before a crash."""
+        files, root = self._remote.connection()
+
+        def put() -> None:
+            make_folder(files, f"{root}/{name.rpartition('/')[0]}")
+            files.put_file(str(self.folder / name), f"{root}/{name}")
+            files.invalidate_cache()
+            size = files.size(f"{root}/{name}")
+            if size != entry["bytes"]:
+                raise OSError(f"{size} of {entry['bytes']} bytes arrived")
+
+        self._try(f"send {name}", put)
+
+    def _enter(self, shard: Shard) -> None:
+        name = manifest.manifest_path(shard.number)
+        data, (files, root) = (self.folder / name).read_bytes(), self._remote.connection()
+
+        def put() -> None:
+            try:
+                make_folder(files, f"{root}/manifest")
+                files.pipe_file(f"{root}/{name}", data, mode="create")
+            except FileExistsError:
+                if self._remote.read(name) != data:  # else an attempt that failed had arrived
+                    raise
+
+        try:
+            self._try(f"enter {name}", put)
+        except FileExistsError as error:
+            raise StoreError(
+                f"{self.url}/{name} exists already: another machine writes this store; stop one of them"
+            ) from error
+
+    def send_loose(self) -> None:
+        """Records, selections and quarantine as they are now."""
+        files, root = self._remote.connection()
+        for path in (path for pattern in LOOSE for path in sorted(self.folder.glob(pattern))):
+            name, data = path.relative_to(self.folder).as_posix(), path.read_bytes()
+            if self._sent.get(name) != data:
+                make_folder(files, f"{root}/{name}".rpartition("/")[0])
+                self._try(f"send {name}", files.pipe_file, f"{root}/{name}", data)
+                self._sent[name] = data
+
+    def _try(self, what: str, call: Callable[..., Result], *args: Any) -> Result:
+        """Again after what may pass: timeouts, refused connections, 503."""
+        for pause in (*PAUSES_S, None):
+            try:
+                return call(*args)
+            except (*FINAL, StoreError):
+                raise
+            except Exception as error:
+                if pause is None:
+                    raise StoreError(
+                        f"{self.url}: cannot {what} after {len(PAUSES_S) + 1} attempts: {error}; what was made is kept "
+                        f"in {self.folder}, start again to continue"
+                    ) from error
+                log.warning("%s: cannot %s: %s; again in %g s", self.url, what, error, pause)
+                time.sleep(pause)
+        raise AssertionError("unreachable")

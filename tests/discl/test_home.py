@@ -1,0 +1,161 @@
+"""Stores behind URLs are written whole: through faults, kills and second writers, and on S3 as moto plays it."""
+
+import random
+import uuid
+from pathlib import Path
+from typing import ClassVar
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from discl.errors import StoreError
+from discl.store import Store, StoreWriter, home, remote_lease, verify
+from discl.store.home import Home
+from tests.discl.project import contents, fake, make_project
+from tests.discl.store_samples import check, key, sample
+
+
+class Flaky(MemoryFileSystem):
+    """Every call that changes something may fail: before, half-way (torn), or after it was done."""
+
+    protocol = "flaky"
+    store: ClassVar[dict] = {}
+    pseudo_dirs: ClassVar[list] = [""]
+    chance: "random.Random | None" = None
+    dead = False
+
+    def _fault(self, act, torn=None):
+        if Flaky.dead:
+            raise TimeoutError("no route")
+        kind = Flaky.chance.random() if Flaky.chance else 1.0
+        if kind < 0.15:
+            raise OSError(503, "SlowDown")
+        if kind < 0.3 and torn:
+            torn()
+            raise ConnectionResetError("torn upload")
+        act()
+        if kind < 0.4:
+            raise TimeoutError("the answer got lost")
+
+    def put_file(self, lpath, rpath, **options):
+        data = Path(lpath).read_bytes()
+        whole = lambda: MemoryFileSystem.pipe_file(self, rpath, data)  # noqa: E731
+        self._fault(whole, lambda: MemoryFileSystem.pipe_file(self, rpath, data[: len(data) // 2]))
+
+    def pipe_file(self, path, value, mode="overwrite", **options):
+        self._fault(lambda: MemoryFileSystem.pipe_file(self, path, value, mode=mode))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch, tmp_path):
+    monkeypatch.setattr(home, "PAUSES_S", (0.0,) * 12)
+    monkeypatch.setattr(remote_lease, "STALE_S", 0.2)
+    monkeypatch.setattr(remote_lease.RemoteLease.__init__, "__defaults__", (10.0, 0.2))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    fsspec.register_implementation("flaky", Flaky, clobber=True)
+    Flaky.chance, Flaky.dead = None, False
+
+
+def write(url: str, numbers, folder: Path, at_last=lambda: None) -> None:
+    with Home(url, folder) as there, StoreWriter(folder, "run", shard_bytes=8_000, on_sealed=there.send) as writer:
+        for i in numbers:
+            if key(i) not in writer.keys:
+                writer.append(*sample(i))
+        at_last()
+
+
+def fetched(url: str, tmp_path: Path) -> Path:
+    """The remote store as a folder."""
+    files, root = fsspec.core.url_to_fs(url)
+    place = tmp_path / f"copy-{uuid.uuid4().hex}"
+    files.get(f"{root}/", str(place), recursive=True)
+    return place
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_faults_lose_nothing(tmp_path, seed):
+    url = f"flaky://{uuid.uuid4().hex}/store"
+    Flaky.chance = random.Random(seed)
+    write(url, range(40), tmp_path / "one")
+    write(url, range(60), tmp_path / "one")
+    Flaky.chance = None
+    check(Store(url, cache=tmp_path / "read"), 60)
+    assert verify(fetched(url, tmp_path)) == []
+    assert not list((tmp_path / "one" / "shards").glob("*.tar")), "what was sent takes no room"
+
+
+def test_another_machine_goes_on(tmp_path):
+    url = f"flaky://{uuid.uuid4().hex}/store"
+    write(url, range(30), tmp_path / "one")
+    write(url, range(50), tmp_path / "another")
+    check(Store(url, cache=tmp_path / "read"), 50)
+    assert verify(fetched(url, tmp_path)) == []
+
+
+def test_a_store_that_cannot_be_reached_for_long_is_an_error_and_goes_on_later(tmp_path):
+    url = f"flaky://{uuid.uuid4().hex}/store"
+    with pytest.raises(StoreError, match=r"what was made is kept in .*one"):
+        write(url, range(20), tmp_path / "one", at_last=lambda: setattr(Flaky, "dead", True))
+    Flaky.dead = False
+    write(url, range(30), tmp_path / "one")
+    check(Store(url, cache=tmp_path / "read"), 30)
+
+
+def test_a_second_writer_is_refused_and_a_dead_ones_lease_taken_over(tmp_path):
+    url = f"flaky://{uuid.uuid4().hex}/store"
+    with Home(url, tmp_path / "one") as first:
+        first._lease._heartbeat_s = 0.01
+        files, root = fsspec.core.url_to_fs(url)
+        alive = remote_lease.RemoteLease(files, root, url, heartbeat_s=0.02, stale_s=5)
+        files.rm_file(f"{root}/.writer.lease")
+        with alive, pytest.raises(StoreError, match="is being written by process"):
+            remote_lease.RemoteLease(files, root, url, stale_s=5).__enter__()
+    files.pipe_file(f"{root}/.writer.lease", b'{"host": "gone", "pid": 1}')
+    write(url, range(5), tmp_path / "two")
+    check(Store(url, cache=tmp_path / "read"), 5)
+    assert not files.exists(f"{root}/.writer.lease")
+
+
+def test_generating_to_a_url(tmp_path, tiny_models, fake_weights):
+    file = make_project(tmp_path, tiny_models)
+    url = f"memory://{uuid.uuid4().hex}/store"
+    whole = fake(file)
+    there = fake(file, f"store.path={url}", "store.shard_mb=0.004")
+    assert contents(there) == contents(whole) and len(there.shards) > 2
+    assert there.selection("default") == whole.selection("default")
+    again = fake(file, f"store.path={url}")
+    assert again.snapshot() == there.snapshot()
+    files, root = fsspec.core.url_to_fs(url)
+    assert len(files.ls(f"{root}/runs")) == 2
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """A bucket of a moto server on loopback."""
+    server = pytest.importorskip("moto.server")
+    pytest.importorskip("s3fs")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "none")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    thread = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    thread.start()
+    host, port = thread.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
+    yield "s3://bucket"
+    fsspec.filesystem("s3").clear_instance_cache()
+    thread.stop()
+
+
+def test_s3(tmp_path, bucket):
+    url = f"{bucket}/stores/one"
+    write(url, range(30), tmp_path / "one")
+    write(url, range(45), tmp_path / "another")
+    check(Store(url, cache=tmp_path / "read"), 45)
+    assert verify(fetched(url, tmp_path)) == []
+    files, root = fsspec.core.url_to_fs(url)
+    with pytest.raises(FileExistsError):
+        files.pipe_file(f"{root}/manifest/000000.json", b"another", mode="create")
+    with pytest.raises(StoreError, match="s3://nowhere/store"), Home("s3://nowhere/store", tmp_path / "nowhere"):
+        pass

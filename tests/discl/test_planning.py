@@ -1,0 +1,151 @@
+"""Plans in time and money: laws of the estimate, the budget against brute force, FLOPs against a published figure."""
+
+import json
+import random
+from dataclasses import dataclass, field
+from itertools import product
+from types import SimpleNamespace
+
+import pytest
+
+from discl.attempts import Attempts
+from discl.cli import main
+from discl.config import BudgetConfig
+from discl.errors import ConfigError
+from discl.level_work import LevelWork
+from discl.planning.budget import choose
+from discl.planning.estimate import attempts_per_wish, estimate, preemption_waste
+from discl.planning.rates import Rates
+from discl.planning.work import flops_of
+from tests.discl.project import fake, loaded, make_project
+
+
+@dataclass
+class Plan:
+    """What an estimate reads of a plan."""
+
+    levels: tuple[int, ...] = (0, 10, 30, 50)
+    seeds: tuple[int, ...] = (1, 2, 3, 4)
+    sources: range = range(100)
+    attempts: Attempts = field(default_factory=Attempts)
+
+    @property
+    def spectrum(self):
+        return SimpleNamespace(levels=self.levels, seeds=self.seeds)
+
+    @property
+    def work(self):
+        return {level: LevelWork(100 - level, 2 * (100 - level)) for level in self.levels}
+
+
+RATES = Rates(per_evaluation=0.01, per_image=0.5, load=60, basis="made up")
+
+
+def test_hours_and_money_add_up():
+    cost = estimate(Plan(), RATES, BudgetConfig(usd_per_hour=2.0))
+    images, evaluations = 100 * 4 * 4, 100 * 4 * 2 * (100 + 90 + 70 + 50)
+    assert (cost.attempts, cost.evaluations) == (images, evaluations)
+    assert cost.hours == pytest.approx((0.01 * evaluations + 0.5 * images) / 3600)
+    assert cost.usd == pytest.approx(2 * cost.hours)
+    assert cost.accepted is None, "nothing was measured"
+
+
+@pytest.mark.parametrize(
+    ("share", "best_of", "retries"), [(0.3, 1, 5), (0.7, 3, 2), (0.0, 2, 4), (1.0, 1, 5), (0.5, 1, 0)]
+)
+def test_expected_attempts_are_those_of_a_simulation(share, best_of, retries):
+    chance = random.Random(0)
+    attempts = Attempts(best_of, retries)
+    total = 0
+    for _ in range(20_000):
+        known: dict[int, bool] = {}
+        while due := attempts.due(known.get):
+            known |= {retry: chance.random() < share for retry in due}
+        total += len(known)
+    assert attempts_per_wish(share, best_of, retries) == pytest.approx(total / 20_000, rel=0.02)
+
+
+def test_preemption_waste():
+    assert preemption_waste(0, 60) == 0
+    assert preemption_waste(3, 60) == pytest.approx(120 / 10800)
+    waste = estimate(Plan(), RATES, BudgetConfig(preemption_hours=3))
+    assert waste.hours == pytest.approx(estimate(Plan(), RATES, BudgetConfig()).hours / (1 - 120 / 10800))
+
+
+@pytest.mark.parametrize("keep", ["levels", "seeds"])
+def test_the_choice_is_the_first_that_fits_in_the_stated_order(keep):
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    everything = estimate(Plan(), RATES, BudgetConfig(usd_per_hour=1.0)).usd
+    for _ in range(30):
+        wanted = tuple(chance.sample((0, 10, 30, 50), chance.randrange(5)))
+        usd = everything * chance.uniform(0.01, 1.2)
+        budget = BudgetConfig(usd_per_hour=1.0, usd=usd, keep=keep, levels=wanted)
+        ranked = [*wanted, *(level for level in (0, 10, 30, 50) if level not in wanted)]
+        fitting = [
+            (count, seeds)
+            for count, seeds in product(range(1, 5), range(1, 5))
+            if estimate(Plan(), RATES, budget, ranked[:count], seeds).usd <= usd
+        ]
+        found = choose(Plan(), RATES, budget)
+        if not fitting:
+            assert found is None
+            continue
+        count, seeds = max(fitting, key=lambda pair: pair if keep == "levels" else pair[::-1])
+        assert (set(found.levels), found.seeds) == (set(ranked[:count]), seeds)
+        assert found.cut_seeds == 4 - seeds and set(found.cut_levels) == set(ranked[count:])
+
+
+def test_hours_are_those_of_all_workers():
+    hours = estimate(Plan(), RATES, BudgetConfig()).hours
+    assert not choose(Plan(), RATES, BudgetConfig(hours=hours / 8 * 1.01, workers=8)).cut
+    assert choose(Plan(), RATES, BudgetConfig(hours=hours / 8 * 0.99, workers=8)).cut
+
+
+def test_what_cannot_be_chosen_is_said():
+    with pytest.raises(ConfigError, match="needs usd_per_hour"):
+        choose(Plan(), RATES, BudgetConfig(usd=5.0))
+    with pytest.raises(ConfigError, match=r"\[20\] are not in"):
+        choose(Plan(), RATES, BudgetConfig(hours=5.0, levels=(20,)))
+
+
+def test_flops_of_stable_diffusion(tmp_path):
+    """Published: 339 G multiply-adds of the UNet at 64 x 64, see arXiv 2306.00980; 2 operations each."""
+    unet = {"in_channels": 4, "out_channels": 4, "cross_attention_dim": 768, "attention_head_dim": 8, "sample_size": 64,
+            "block_out_channels": [320, 640, 1280, 1280], "layers_per_block": 2}  # fmt: skip
+    vae = {"latent_channels": 4, "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2,
+           "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}  # fmt: skip
+    for name, settings in (("unet", unet), ("vae", vae)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(settings))
+    config = SimpleNamespace(score=SimpleNamespace(clip="ViT-B-32:openai"))
+    flops = flops_of(config, SimpleNamespace(folder=tmp_path), (512, 512))
+    assert flops.evaluation == pytest.approx(2 * 339e9, rel=0.2)
+    assert flops.decode == pytest.approx(2 * 1.24e12, rel=0.2)
+    assert flops.score == pytest.approx(2 * 4.4e9, rel=0.2)
+
+
+def test_plan_and_actual_stand_side_by_side(tmp_path, tiny_models, fake_weights, capsys):
+    file = make_project(tmp_path, tiny_models)
+    config = loaded(file)
+    store = fake(file, f"store.path={config.store.path}.probe", "spectrum.seeds=2")
+    store = fake(file)
+    (real,) = (store.path / "runs").glob("*.json")
+    (probed,) = (tmp_path / "store.probe" / "runs").glob("*.json")
+    run = json.loads(real.read_text())
+    run["seconds"]["generate"], run["unet_evaluations"] = 3600.0, 5 * 2 * (8 + 4)
+    for path in (real, probed):
+        path.write_text(json.dumps(run))
+    assert main(["plan", str(file), "--set", "budget.usd_per_hour=2.0", "--set", "budget.usd=1.0"]) == 0
+    text = capsys.readouterr().out
+    rows = {line.split()[0]: line.split() for line in text.splitlines() if line.split()}
+    assert rows["worker-hours"][1:3] == ["1", "1"] and rows["USD"][1:] == ["2", "2", "+0.0%"], text
+    assert rows["images"][-1] == "+0.0%"
+    assert rows["cut"][-4:] == ["1", "of", "2", "seeds"], text
+
+
+def test_an_unknown_gpu_is_an_error_that_names_the_known(tmp_path, tiny_models, capsys):
+    file = make_project(tmp_path, tiny_models)
+    assert main(["plan", str(file), "--set", "budget.gpu=H1000"]) == 2
+    assert "known are T4, V100" in capsys.readouterr().err

@@ -1,0 +1,126 @@
+"""Workers on Ray make what one process makes, to the byte, whoever is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from discl.cli import main
+from discl.generation import generate
+from discl.store import Store, verify
+from discl.store.merge import merge
+from tests.discl.light_engine import LightEngine
+from tests.discl.project import contents, loaded, make_project, without_score
+
+pytest.importorskip("ray")
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_command_makes_what_one_process_makes(tmp_path, tiny_models, capsys):
+    file = make_project(tmp_path, tiny_models)
+    broken = tmp_path / "data" / "red fox" / "3.png"
+    broken.write_bytes((tmp_path / "data" / "red fox" / "0.png").read_bytes()[:300])
+    wishes = ["--set", "spectrum.seeds=4", "--set", "hard.few_below=5"]
+    assert main(["generate", str(file), *wishes, "--out", str(tmp_path / "whole")]) == 0
+    assert (
+        main(
+            ["generate", str(file), *wishes, "--out", str(tmp_path / "rayed"), "--ray", "--actors", "2", "--cores", "1"]
+        )
+        == 0
+    )
+    whole, rayed = Store(tmp_path / "whole"), Store(tmp_path / "rayed")
+    assert len(whole) == 5 * 2 * 4
+    assert contents(rayed) == contents(whole)
+    assert rayed.selection("default") == whole.selection("default")
+    assert (rayed.path / "quarantine.jsonl").read_bytes() == (whole.path / "quarantine.jsonl").read_bytes()
+    assert verify(rayed.path) == []
+    assert not (rayed.path / "workers").exists()
+    capsys.readouterr()
+    assert main(["generate", str(file), *wishes, "--out", str(tmp_path / "rayed"), "--ray"]) == 0, (
+        "again: nothing to do"
+    )
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nonsense"])
+def test_a_wrong_address_is_one_line(tmp_path, tiny_models, capfd, address):
+    file = make_project(tmp_path, tiny_models)
+    assert main(["generate", str(file), "--ray", address]) == 2
+    (line,) = (line for line in capfd.readouterr().err.splitlines() if line.startswith("discl: "))
+    assert line.startswith(f"discl: --ray {address}: ")
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("kills", "seed"), [(5, 0), pytest.param(30, 1, marks=pytest.mark.slow)])
+def test_killed_actors_and_drivers(tmp_path, tiny_models, kills, seed):
+    file = without_score(make_project(tmp_path, tiny_models))
+    wishes = ("spectrum.seeds=25", "spectrum.levels=[0, 25, 50, 75]")
+    text = file.read_text().replace("seeds = 2", "seeds = 25").replace("[0, 50]", "[0, 25, 50, 75]")
+    file.write_text(text)
+    whole = contents(generate(loaded(file, *wishes), make=LightEngine))
+    assert len(whole) == 5 * 25 * 4
+    parts = [
+        generate(loaded(file, f"store.path={tmp_path / f'part{i}'}"), part=(i, 3), make=LightEngine) for i in range(3)
+    ]
+    assert contents(merge([part.path for part in parts], tmp_path / "merged", 10**7)) == whole
+
+    random, store = np.random.default_rng(seed), tmp_path / "killed"
+    killed = {"actor": 0, "driver": 0}
+    while sum(killed.values()) < kills or not all(killed.values()):
+        driver = drive(file, store, tmp_path / "stderr.txt")
+        try:
+            while driver.poll() is None and sum(killed.values()) < kills + 1:
+                if not (actors := actors_of(driver)):
+                    time.sleep(0.02)
+                    continue
+                time.sleep(random.uniform(0, 0.6))
+                victim = "driver" if random.random() < 0.4 else "actor"
+                pid = driver.pid if victim == "driver" else random.choice(actors).pid
+                killed[victim] += kill(int(pid))
+        finally:
+            stop(driver)
+    print(f"killed {killed}")
+    final = drive(file, store, tmp_path / "stderr.txt")
+    assert final.wait(300) == 0, (tmp_path / "stderr.txt").read_text()[-3000:]
+    assert contents(Store(store)) == whole
+    assert verify(store) == []
+
+
+def drive(file: Path, store: Path, errors: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "tests.discl.light_engine", str(file), str(store), "4"]
+    with open(errors, "ab") as log:
+        return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=os.environ | {"PYTHONPATH": str(ROOT)})
+
+
+def actors_of(driver: subprocess.Popen) -> list[psutil.Process]:
+    try:
+        return [each for each in psutil.Process(driver.pid).children(recursive=True) if "ray::Actor" in name(each)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def name(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def kill(pid: int) -> bool:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def stop(driver: subprocess.Popen) -> None:
+    """And whatever it started, should it hang."""
+    if driver.poll() is None:
+        driver.send_signal(signal.SIGTERM)
+        driver.wait(60)
