@@ -6,9 +6,9 @@ from typing import NoReturn
 
 from discl import __version__
 from discl.cli import commands
+from discl.cli.distribution import add_distribution
 from discl.cli.filter_parser import add_filter_command
 from discl.cli.score_parser import add_score_command
-from discl.cli.distribution import add_distribution
 from discl.cli.store_parser import add_store_commands
 
 
