@@ -55,6 +55,21 @@ def test_a_wrong_address_is_one_line(tmp_path, tiny_models, capfd, address):
     assert line.startswith(f"discl: --ray {address}: ")
 
 
+def test_a_signal_seals_and_the_same_command_goes_on(tmp_path, tiny_models):
+    file, store = make_project(tmp_path, tiny_models), tmp_path / "store"
+    command = [sys.executable, "-m", "discl", "generate", str(file), "--set", "spectrum.seeds=40", "--ray"]
+    with open(tmp_path / "stderr.txt", "ab") as log:
+        driver = subprocess.Popen([*command, "--actors", "1", "--cores", "1"], stderr=log)
+    while not any(path.stat().st_size for path in store.glob("workers/*/shards/*.tar.tmp")):
+        assert driver.poll() is None, (tmp_path / "stderr.txt").read_text()
+        time.sleep(0.05)
+    driver.terminate()
+    assert driver.wait(25) == 143, (tmp_path / "stderr.txt").read_text()
+    assert "stopped by SIGTERM" in (tmp_path / "stderr.txt").read_text()
+    assert 0 < len(Store(store)) < 5 * 2 * 40
+    assert verify(store) == []
+
+
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("kills", "seed"), [(5, 0), pytest.param(30, 1, marks=pytest.mark.slow)])
 def test_killed_actors_and_drivers(tmp_path, tiny_models, kills, seed):
@@ -81,7 +96,8 @@ def test_killed_actors_and_drivers(tmp_path, tiny_models, kills, seed):
                 time.sleep(random.uniform(0, 0.6))
                 victim = "driver" if random.random() < 0.4 else "actor"
                 pid = driver.pid if victim == "driver" else random.choice(actors).pid
-                killed[victim] += kill(int(pid))
+                number = signal.SIGTERM if victim == "actor" and random.random() < 0.3 else signal.SIGKILL
+                killed[victim] += kill(int(pid), number)
         finally:
             stop(driver)
     print(f"killed {killed}")
@@ -111,9 +127,9 @@ def name(process: psutil.Process) -> str:
         return ""
 
 
-def kill(pid: int) -> bool:
+def kill(pid: int, number: int) -> bool:
     try:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
     except ProcessLookupError:
         return False
     return True
