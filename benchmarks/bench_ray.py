@@ -14,7 +14,6 @@ import resource
 import tempfile
 import time
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -98,12 +97,12 @@ def efficiency(folder: Path, workers: int, store: str, whole_shares: bool) -> tu
     config, plan = config_of(folder, store), plan_of(config_of(folder, store))
     with StoreWriter(config.store.path, "run", shard_bytes=1 << 28, embeddings=False) as writer:
         quarantine = Quarantine(config.store.path, len(plan.sources), 1.0)
-        coordinator = Timed(Assignment(config, plan, "run", SLOTS), writer, quarantine, Meter("", len(plan)), ignore)
+        given = Assignment(config, plan, "run", SLOTS)
+        coordinator = Timed(given, writer, quarantine, Meter("", len(plan)), ignore)
         if whole_shares:
             coordinator.leases = Leases(plan.sources, -(-len(plan.sources) // workers))
         cluster = Cluster(actors=(workers, workers), cores=1e-3)
         with connected(cluster) as ray:
-            given = Assignment(config, replace(plan, sources=[]), "run", SLOTS)
             Actors(ray, coordinator, given, SteppingEngine, cluster).run()
     members = [member for member in coordinator.members.values() if member.samples]
     sampling = sum(math.ceil(member.samples / SLOTS) * STEP_S for member in members)

@@ -5,7 +5,6 @@ Keys that the store already has are not made again, so the same call continues a
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,8 +107,7 @@ def _generate(config: RunConfig, on_event, part, cluster, make: MakeEngine, home
     plan = make_plan(config, table, select_hard(config.hard, table), recipe, files)
     if part:
         keep_part(plan, part)
-    if part or cluster:
-        refuse_to_calibrate(config, plan, "a part" if part else "a worker")
+        refuse_to_calibrate(config, plan)
     record = RunRecord(Path(config.store.path), new_run_id(), _facts(asked, recipe))
     with _writer(config, record.run_id, table, home) as writer:
         images = len(table) + len(table.quarantined)
@@ -184,14 +182,12 @@ def _make_on(
     slots = _slots(config, plan.recipe_digest, earlier)
     meter = Meter("generate", total, job.on_event, config.budget.usd_per_hour)
     meter.start()
-    coordinator = Coordinator(
-        Assignment(config, plan, job.run_id, slots), job.writer, job.quarantine, meter, job.on_event
-    )
+    given = Assignment(config, plan, job.run_id, slots)
+    coordinator = Coordinator(given, job.writer, job.quarantine, meter, job.on_event)
     record.now = coordinator.facts
     record.write("running")
     try:
         with connected(cluster) as ray, record.timed("generate"):
-            given = Assignment(config, replace(plan, sources=[], quarantined=[]), job.run_id, slots)
             Actors(ray, coordinator, given, make, cluster).run()
         status = "done"
     except BaseException as error:

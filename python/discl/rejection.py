@@ -157,12 +157,12 @@ def _summary(level) -> str:
     )
 
 
-def refuse_to_calibrate(config: RunConfig, plan: "Plan", who: str) -> None:
-    """ConfigError where `who` would calibrate a rule from what it alone makes: it would be another rule each time."""
+def refuse_to_calibrate(config: RunConfig, plan: "Plan") -> None:
+    """ConfigError where a part of a plan would calibrate a rule: every part would have another."""
     file = rule_file(config.store.path, plan.recipe_digest)
     if config.engine.early_rejection and not file.is_file():
         raise ConfigError(
-            f"[engine] early_rejection: {who} cannot calibrate the rule, which is a matter of the whole plan. Run "
+            "[engine] early_rejection: a part cannot calibrate the rule, which is a matter of the whole plan. Run "
             f"`discl generate` on one machine until it has written {file.name}, and put that file at {file}; or set "
             "early_rejection = false"
         )

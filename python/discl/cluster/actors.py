@@ -124,6 +124,10 @@ def _own_handlers() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def without_sources(assignment: Assignment) -> Assignment:
+    return replace(assignment, plan=replace(assignment.plan, sources=[], quarantined=[]))
+
+
 class Actor:
     """A worker in a process of Ray's. A SIGTERM, as nodes send that are taken away, seals first."""
 
@@ -148,7 +152,10 @@ class Actors:
     ) -> None:
         self._ray, self._coordinator, self._make, self._cluster = ray, coordinator, make, cluster
         self._versions = versions()
-        self._given, self._assignment = assignment, ray.put(assignment)
+        calibrating = assignment.config.engine.early_rejection
+        self._alone = calibrating or assignment.slots == "auto"  # the first worker finds out for the others
+        self._given = assignment if calibrating else without_sources(assignment)
+        self._assignment = ray.put(self._given)
         self._gpus = self._wants_gpus(assignment.config.engine.device)
         self._actors: dict[str, Any] = {}
         self._calls: dict[Any, Member] = {}
@@ -177,7 +184,7 @@ class Actors:
         resources = self._ray.cluster_resources()
         fitting = resources.get("GPU", 0) if self._gpus else resources.get("CPU", 0) / self._cluster.cpus
         least, most = self._cluster.actors
-        if self._given.slots == "auto":  # the first one finds out how many
+        if self._alone:
             return 1
         fitting = max(int(fitting), least)
         return min(fitting, most) if most else fitting
@@ -222,8 +229,8 @@ class Actors:
 
     def _greet(self, member: Member, hello: Hello) -> None:
         if self._coordinator.greet(member, hello, self._versions):
-            if self._given.slots == "auto":
-                self._given = replace(self._given, slots=hello.slots)
+            if self._alone:
+                self._alone, self._given = False, replace(without_sources(self._given), slots=hello.slots)
                 self._assignment = self._ray.put(self._given)
             self._order(member, QUEUED)
         else:

@@ -104,6 +104,10 @@ class Coordinator:
                 hello.host,
                 hello.clock - time.time(),
             )
+        if not self.hello and member.folder.joinpath("manifest").is_dir():  # it has calibrated early rejection
+            tables = self.writer.adopt(member.folder)
+            self._enter(tables)
+            self._had_keys |= bool(tables)
         member.began = time.monotonic()
         member.state, self.hello = "working", self.hello or hello
         return True

@@ -11,7 +11,8 @@ from discl.sources import Source
 
 @dataclass(frozen=True)
 class Assignment:
-    """What every worker of a run is told once. `plan` has no sources: these come in blocks."""
+    """What every worker of a run is told once. `plan` has no sources, which come in blocks: the first worker alone may
+    have all of them, to calibrate early rejection with."""
 
     config: RunConfig
     plan: Plan

@@ -18,17 +18,19 @@ from typing import TYPE_CHECKING
 from discl.cluster.ledger import LeasedFeed, LeasedMaking, Ledger
 from discl.cluster.messages import Assignment, Hello, Leased, Orders, Report
 from discl.config import RunConfig
+from discl.feed import Feed
 from discl.judge import judge_of
-from discl.making import Finished, margin_of
+from discl.making import Finished, Making, margin_of
 from discl.progress import Meter
 from discl.recipe import digest, make_recipe
-from discl.rejection import rule_file
+from discl.rejection import find_rule, rule_file
 from discl.run_record import versions
 from discl.sources import Source
 from discl.store import StoreWriter
 
 if TYPE_CHECKING:
-    from discl.engine import Engine
+    from discl.engine import Engine, Sample
+    from discl.engine.rejection import Rule
 
 log = logging.getLogger(__name__)
 
@@ -55,13 +57,31 @@ class Worker:
         self._folder.mkdir(parents=True, exist_ok=True)
         recipe = digest(make_recipe(config)) if config.model.path else plan.recipe_digest
         self._engine = engine = self._make(config, self._given.slots)
-        if config.engine.early_rejection:
-            from discl.engine.rejection import Rule
-
-            engine.reject_by(engine.judge(Rule.load(rule_file(config.store.path, plan.recipe_digest))))
         self._margin = margin_of(engine, config, plan.table.class_names)
+        if config.engine.early_rejection:
+            rule = self._calibrated() if plan.sources else self._rule()
+            engine.reject_by(rule and engine.judge(rule))
         threading.Thread(target=self._work, name="engine", daemon=True).start()
         return Hello(socket.gethostname(), versions(), recipe, judge_of(config, engine), engine.slots, time.time())
+
+    def _rule(self) -> "Rule | None":
+        """What the run's first worker has calibrated; None where the plan was too small for it."""
+        from discl.engine.rejection import Rule
+
+        file = rule_file(self._given.config.store.path, self._given.plan.recipe_digest)
+        return Rule.load(file) if file.is_file() else None
+
+    def _calibrated(self) -> "Rule | None":
+        """The same, found by making the samples that it takes: they are sealed before this worker says hello."""
+        config, plan = self._given.config, self._given.plan
+        with self._writer() as writer:
+            making = Making(config, plan, plan.table, writer, self._given.run_id)
+
+            def make(keys: frozenset[str]) -> list["Sample"]:
+                feed = Feed(plan, lambda planned: planned.key not in keys or None, self._bad)
+                return list(making.make(self._engine, feed, self._margin, Meter("calibrate", len(keys))))
+
+            return find_rule(config, plan, self._engine, make)
 
     def exchange(self, orders: Orders) -> Report:
         """Take orders; return when there is news, or after BEAT_S."""
