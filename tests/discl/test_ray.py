@@ -22,10 +22,14 @@ pytest.importorskip("ray")
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_command_makes_what_one_process_makes(tmp_path, tiny_models, capsys):
+REJECTING = ["--set", "engine.early_rejection=true", "--set", "engine.false_reject_limit=0.5"]
+
+
+@pytest.mark.parametrize("rejecting", [[], pytest.param(REJECTING, marks=pytest.mark.slow)], ids=["plain", "rejecting"])
+def test_the_command_makes_what_one_process_makes(tmp_path, tiny_models, capsys, rejecting):
     file = make_project(tmp_path, tiny_models)
     (tmp_path / "data" / "red fox" / "3.png").write_bytes(b"no picture")
-    wishes = ["--set", "spectrum.seeds=4", "--set", "hard.few_below=5"]
+    wishes = ["--set", f"spectrum.seeds={12 if rejecting else 4}", "--set", "hard.few_below=5", *rejecting]
     assert main(["generate", str(file), *wishes, "--out", str(tmp_path / "whole")]) == 0
     assert (
         main(
@@ -35,6 +39,7 @@ def test_the_command_makes_what_one_process_makes(tmp_path, tiny_models, capsys)
     )
     whole, rayed = Store(tmp_path / "whole"), Store(tmp_path / "rayed")
     assert len(whole) >= 5 * 2 * 4
+    assert bool(list(whole.path.glob("rejection/*.json"))) == bool(rejecting)
     assert contents(rayed) == contents(whole)
     assert rayed.selection("default") == whole.selection("default")
     assert quarantined(rayed) == quarantined(whole) and len(quarantined(whole)) == 1

@@ -49,10 +49,11 @@ class Worker:
         self._lock, self._news = threading.Lock(), threading.Event()
         self._report, self._queued = Report(), 0
         self._drain = self._stop = False
+        self._thread: threading.Thread | None = None
         self._ledger = Ledger(assignment.plan)
 
     def hello(self) -> Hello:
-        """Load the engine and begin to work. Raises what that raises."""
+        """Load the engine. Raises what that raises."""
         config, plan = self._given.config, self._given.plan
         self._folder.mkdir(parents=True, exist_ok=True)
         recipe = digest(make_recipe(config)) if config.model.path else plan.recipe_digest
@@ -61,7 +62,6 @@ class Worker:
         if config.engine.early_rejection:
             rule = self._calibrated() if plan.sources else self._rule()
             engine.reject_by(rule and engine.judge(rule))
-        threading.Thread(target=self._work, name="engine", daemon=True).start()
         return Hello(socket.gethostname(), versions(), recipe, judge_of(config, engine), engine.slots, time.time())
 
     def _rule(self) -> "Rule | None":
@@ -85,6 +85,9 @@ class Worker:
 
     def exchange(self, orders: Orders) -> Report:
         """Take orders; return when there is news, or after BEAT_S."""
+        if self._thread is None:  # not before: what was sealed until now is being entered
+            self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+            self._thread.start()
         with self._lock:
             self._drain, self._stop = orders.drain, self._stop or orders.stop
             self._queued += len(orders.blocks)
