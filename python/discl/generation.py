@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from discl.config import RunConfig
 from discl.data import DataTable, load_data
 from discl.data.images import TooManyBad
-from discl.errors import RunFailed
+from discl.errors import ConfigError, RunFailed
 from discl.hard import select_hard
 from discl.job import Job
 from discl.judge import check_judge, judge_of
@@ -105,6 +105,11 @@ def _generate(config: RunConfig, on_event, part, cluster, make: MakeEngine, home
     check_classes(config.score, table.class_names)
     asked, config = config, resolved(config, files, recipe)
     plan = make_plan(config, table, select_hard(config.hard, table), recipe, files)
+    if cluster and config.spectrum.fill != "none":
+        raise ConfigError(
+            f"[spectrum] fill = {config.spectrum.fill!r} goes in rounds over the whole store, which workers do not do: "
+            'set "none" with --ray, and run without --ray afterwards to fill the holes'
+        )
     if part:
         keep_part(plan, part)
         refuse_to_calibrate(config, plan)

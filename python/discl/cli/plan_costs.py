@@ -60,7 +60,7 @@ def _rates_before(config: RunConfig, plan: Plan, files: "ModelFiles") -> Rates |
 
 def _flops(config: RunConfig, plan: Plan, files: "ModelFiles") -> Flops:
     spectrum = config.spectrum
-    with Image.open(plan.table.paths[plan.sources[0].rows[0]]) as image:
+    with Image.open(plan.table.source(plan.sources[0].rows[0])) as image:
         size = made_size(*image.size, spectrum.size, spectrum.size_policy, spectrum.upscale) or image.size
     try:
         return flops_of(config, files, size)
