@@ -277,3 +277,4 @@ class Actors:
             self._ray.kill(actor)
             self._coordinator.lost(self._coordinator.members[name], "stopped", "")
         self._actors.clear()
+        self._coordinator.tidy()

@@ -6,6 +6,7 @@ It knows no clock but for the progress it shows, and no network: `actors` brings
 import logging
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,11 @@ class Coordinator:
             "workers": [member.facts() for member in self.members.values()],
             "errors": self.errors,
         }
+
+    def tidy(self) -> None:
+        """Nothing of the workers is left beside the store, unless somebody is late."""
+        with suppress(OSError):
+            workers_folder(self.writer.root).rmdir()
 
     def check_complete(self) -> None:
         """RunFailed where blocks had to be given up."""
