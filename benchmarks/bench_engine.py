@@ -18,13 +18,15 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.exported import first_image, measure_exported
 from benchmarks.matmul import evaluation_flops, matmul_rate
 from benchmarks.peers import BareLoop, Diffusers, best_batch
 from benchmarks.profile_generate import profile
 from benchmarks.timing import interleave, record, seconds
 from benchmarks.workload import LEVELS, MODELS, Workload
 from discl import Engine, Request
-from discl.engine.options import BACKENDS, DTYPES
+from discl.engine.backends import BACKENDS
+from discl.engine.options import DTYPES
 from tests.tiny import tiny_clip
 
 ONE_EACH = 13  # of the spectrum's requests, how many the slowest peer is spared
@@ -41,7 +43,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--largest", type=int, default=64, help="largest batch that peers try")
-    parser.add_argument("--backend", choices=BACKENDS, default="torch-compile", help="of --profile")
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="torch-compile",
+        help="of --profile; onnx: exported backends against torch; aoti: the first image of a fresh process",
+    )
     parser.add_argument("--profile", action="store_true", help="name the bottleneck of a whole `discl generate`")
     parser.add_argument("--usd-per-hour", type=float, default=0.0, help="price of the device, for dollars a million")
 
@@ -55,8 +62,11 @@ def run(small: bool = False, **options) -> dict:
     width, height = map(int, given.size.split("x"))
     workload = Workload(given.model, given.steps, 7.5, (width, height), given.images, given.seeds)
     with tempfile.TemporaryDirectory() as folder:
-        measure = _profile if given.profile else _measure
+        measure = _profile if given.profile else MEASURES.get(given.backend, _measure)
         return measure(workload, given, Path(folder), keep=not small)
+
+
+MEASURES = {"onnx": measure_exported, "tensorrt": measure_exported, "aoti": first_image}
 
 
 def _profile(workload: Workload, given: argparse.Namespace, folder: Path, keep: bool) -> dict:

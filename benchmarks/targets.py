@@ -41,6 +41,26 @@ TARGETS = [
     Target("ray", "cpu", {"part": "workers"}, {"leased / independent": 0.95, "leased / 95 %": 1.0}),
     Target("ray", "cpu", {"part": "goodput"}, {"goodput / 95 %": 1.0}),
     Target("ray", "cpu", {"part": "planning"}, {"planning / 10^7 in 60 s": 1.0}),
+    Target(
+        "engine",
+        "cpu",
+        {"model": "demo", "backend": "onnx"},
+        {"onnx / torch": 1.0, "aoti / torch": 1.0, "onnx / torch-compile": 1.0, "aoti / torch-compile": 1.0},
+    ),
+    Target(
+        "engine",
+        "cpu",
+        {"model": "demo", "backend": "aoti"},
+        {"first image: aoti / compile, cold": 1.0, "first image: aoti / compile, warm": 1.0},
+    ),
+    Target(
+        "engine",
+        "cuda",
+        {"model": "sd15", "backend": "aoti"},
+        {"first image: aoti / compile, cold": 1.0, "first image: aoti / compile, warm": 1.0},
+    ),
+    Target("engine", "cuda", {"model": "sd15", "backend": "onnx"}, {"onnx / torch": 1.0, "aoti / torch": 1.0}),
+    Target("engine", "cuda", {"model": "sd15", "backend": "tensorrt"}, {"tensorrt / torch-compile": 1.0}),
     Target("order", "cpu", {}, {"one_epoch: discl / numpy": 1.0}),
     Target(
         "data",

@@ -15,6 +15,7 @@ from diffusers import StableDiffusionXLImg2ImgPipeline as XLImg2Img
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+import discl
 from discl import Request
 from tests.tiny import tiny_tokenizer
 
@@ -140,7 +141,13 @@ def small_refiner(tokenizer_files: Path) -> XLImg2Img:
     return _refiner(tokenizer_files, {**REFINER, **width}, {**BIG_G, **text, "projection_dim": 32}, vae)
 
 
+def demo(tokenizer_files: Path) -> Img2Img:
+    """The demo's own generator of digits."""
+    return Img2Img.from_pretrained(Path(discl.__file__).parent / "demo" / "assets" / "generator", safety_checker=None)
+
+
 MODELS: dict[str, Callable[[Path], Img2Img | XLImg2Img]] = {
+    "demo": demo,
     "small": small,
     "sd15": sd15,
     "sdxl-refiner": sdxl_refiner,

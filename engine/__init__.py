@@ -2,6 +2,8 @@
 
     request        what is wished for, and what comes out     scheduler      who runs in the next step (no torch)
     pretrained     model folder -> modules                     noise_schedule the steps of one level
+    parts          a model as modules of flat tensors          backends       what runs them
+    export         parts -> ONNX, AOTI, TensorRT files         tensorrt_plan  what an engine file is for
     text           prompts -> encoded texts, cached            solvers        update coefficients per step
     condition      what the network is told                    denoiser       UNet behind one contract
     autoencoder    image <-> latent                            noise          a request's own random draws

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
-from discl.engine.compiled import arrange, forget_graphs, prepared
+from discl.engine.backends.backend import Backend, clear
+from discl.engine.backends.torch import TorchBackend
+from discl.engine.parts import vae_decoder_part, vae_encoder_part
 from discl.engine.pretrained import DiffusionModel
 from discl.engine.transfer import upload
 from discl.kernels import to_uint8
@@ -22,19 +24,18 @@ class Moments:
 class Autoencoder:
     """The model's VAE. Sources are encoded one by one; latents are decoded in padded micro-batches of one size.
 
-    It works in the VAE's own dtype, which may be wider than the network's. compiled: as static graphs.
+    It works in the VAE's own dtype, which may be wider than the network's. backend: what runs it (default: torch).
     """
 
-    def __init__(self, model: DiffusionModel, device: torch.device, batch: int, compiled: bool = False):
-        self.vae, self.dtype = model.vae, model.vae.dtype
+    def __init__(self, model: DiffusionModel, device: torch.device, batch: int, backend: Backend | None = None):
+        self.dtype = model.vae.dtype
         self.processor = model.image_processor
         self.device, self.batch = device, batch
         # What the network calls a latent is (z - mean) * scale for the VAE's z.
         self.mean, self.scale = _normalisation(model, device)
-        if compiled:
-            arrange(self.vae, device)
-        self._posterior = prepared(self._encoded, device, compiled)
-        self._pixels = prepared(self._decoded, device, compiled)
+        backend = backend or TorchBackend(device)
+        self._posterior = backend.function(vae_encoder_part(model))
+        self._pixels = backend.function(vae_decoder_part(model))
 
     def preprocess(self, image: Image.Image, height: int, width: int) -> torch.Tensor:
         """RGB image of any size -> [1, 3, height, width] in [-1, 1] on the host, resized as diffusers does."""
@@ -59,14 +60,7 @@ class Autoencoder:
     def resize(self, batch: int) -> None:
         """Decode `batch` latents together from now on."""
         self.batch = batch
-        forget_graphs(self._pixels)
-
-    def _encoded(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        posterior = self.vae.encode(pixels.to(self.dtype)).latent_dist
-        return posterior.mean.float(), posterior.std.float()
-
-    def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
-        return self.vae.decode(latents, return_dict=False)[0]
+        clear(self._pixels)
 
 
 def _normalisation(model: DiffusionModel, device: torch.device) -> tuple[torch.Tensor | float, torch.Tensor | float]:

@@ -34,8 +34,10 @@ def prepared(function: Callable, device: torch.device, compiled: bool) -> Callab
 
 
 def arrange(module: torch.nn.Module, device: torch.device) -> None:
-    """Lay a diffusers module out, in place, as compiled CUDA code likes it best."""
-    if device.type != "cuda":
+    """Lay a diffusers module out, in place, as compiled CUDA code likes it best; others, and again, change nothing."""
+    if device.type != "cuda" or not hasattr(module, "fuse_qkv_projections"):
+        return
+    if any(getattr(layer, "fused_projections", False) for layer in module.modules()):
         return
     module.to(memory_format=torch.channels_last)
     queries = [layer for name, layer in module.named_modules() if name.endswith(".to_q")]
@@ -43,37 +45,39 @@ def arrange(module: torch.nn.Module, device: torch.device) -> None:
         module.fuse_qkv_projections()
 
 
-def forget_graphs(*functions: Callable) -> None:
-    """Give back the memory of those among `functions` that are static graphs."""
-    for function in functions:
-        if isinstance(function, StaticGraphs):
-            function.clear()
+class ByShape:
+    """A function of tensors (nested in tuples, None among them) that is made for every shape it is called with.
 
+    make: inputs -> the function for inputs of these shapes. On CUDA it is captured into a graph.
+    """
 
-class StaticGraphs:
-    """`function` of tensors (nested in tuples, None among them) compiled for every shape that it is called with."""
-
-    def __init__(self, function: Callable, device: torch.device):
-        self.device = device
-        self._compiled = torch.compile(function, dynamic=False, fullgraph=True, options=OPTIONS[device.type])
+    def __init__(self, make: Callable[[tuple], Callable], device: torch.device):
+        self.device, self._make = device, make
         self._calls: dict[Any, Callable] = {}
         self._memory = GraphMemory() if device.type == "cuda" else None
 
     def __call__(self, *inputs: Any) -> Any:
         shape = _shape(inputs)
         if shape not in self._calls:
-            with torch._dynamo.config.patch(recompile_limit=SHAPES, accumulated_recompile_limit=SHAPES):
-                self._calls[shape] = self._first(inputs)
+            call = self._make(inputs)
+            self._calls[shape] = CudaGraph(call, inputs, self._memory) if self._memory else call
         return self._calls[shape](*inputs)
 
     def clear(self) -> None:
-        """Give the graphs' memory back; compiled code is kept."""
+        """Give the memory of what was made back; compiled code is kept."""
         self._calls.clear()
 
-    def _first(self, inputs: tuple) -> Callable:
-        if self._memory:
-            return CudaGraph(self._compiled, inputs, self._memory)
-        self._compiled(*inputs)
+
+class StaticGraphs(ByShape):
+    """`function` compiled by torch for every shape."""
+
+    def __init__(self, function: Callable, device: torch.device):
+        super().__init__(self._compile, device)
+        self._compiled = torch.compile(function, dynamic=False, fullgraph=True, options=OPTIONS[device.type])
+
+    def _compile(self, inputs: tuple) -> Callable:
+        with torch._dynamo.config.patch(recompile_limit=SHAPES, accumulated_recompile_limit=SHAPES):
+            self._compiled(*inputs)
         return self._compiled
 
 

@@ -4,37 +4,24 @@ from collections.abc import Callable
 
 import torch
 
-from discl.engine.compiled import arrange, prepared
+from discl.engine.backends.backend import Function
+from discl.engine.backends.torch import TorchBackend
 from discl.engine.condition import Condition
-from discl.engine.reproducible import attention_dtype, few_queries
+from discl.engine.parts import unet_part
+from discl.engine.pretrained import DiffusionModel
 
 Denoise = Callable[[torch.Tensor, torch.Tensor, Condition], torch.Tensor]
 
 
-def torch_denoiser(unet: torch.nn.Module, dtype: torch.dtype, compiled: bool) -> Denoise:
-    """Wrap a diffusers UNet; x and timestep arrive in float32. `compiled`: one graph per static shape."""
-    device = next(unet.parameters()).device
-    levels = len(unet.config.block_out_channels)
+def denoiser(run: Function) -> Denoise:
+    """The UNet's function as the slots call it; x and timestep arrive in float32."""
 
     def denoise(x: torch.Tensor, timestep: torch.Tensor, condition: Condition) -> torch.Tensor:
-        added = {"text_embeds": condition.pooled, "time_ids": condition.time_ids}
-        return unet(
-            x.to(dtype),
-            timestep,
-            encoder_hidden_states=condition.states,
-            timestep_cond=condition.guidance,
-            added_cond_kwargs=None if condition.pooled is None else added,
-            return_dict=False,
-        )[0]
+        return run(x, timestep, *(part for part in condition if part is not None))
 
-    if compiled:
-        arrange(unet, device)
-        return prepared(denoise, device, compiled=True)
-    stable = prepared(denoise, device, compiled=False)
+    return denoise
 
-    def denoise_eagerly(x: torch.Tensor, timestep: torch.Tensor, condition: Condition) -> torch.Tensor:
-        """The stable form costs microseconds per operator: taken where torch's own attention is slow or uneven."""
-        special = attention_dtype(dtype) != dtype or few_queries(x.shape[2], x.shape[3], levels)
-        return (stable if special else denoise)(x, timestep, condition)
 
-    return denoise_eagerly
+def torch_denoiser(model: DiffusionModel, compiled: bool = False) -> Denoise:
+    """The UNet in torch."""
+    return denoiser(TorchBackend(model.device, compiled).function(unet_part(model)))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from discl.engine.backends import BACKENDS, EXPORTED, Backend, open_backend
+from discl.engine.backends.torch import TorchBackend
 from discl.engine.compile_cache import CompileCache, open_cache
 from discl.engine.faults import Capacity
 from discl.engine.finish import Finisher
@@ -15,7 +17,6 @@ from discl.engine.fp8 import check_fp8, quantize
 from discl.engine.loop import Loop
 from discl.engine.networks import SCORE_BATCH, Networks, micro_batch
 from discl.engine.options import (
-    BACKENDS,
     DTYPES,
     check_interval,
     check_whole,
@@ -52,7 +53,7 @@ class Engine:
         *,
         device: torch.device,
         slots: int,
-        backend: str = "torch",
+        backend: Backend | None = None,
         solver: str = "auto",
         mode: str = "exact",
         steps: int = 50,
@@ -78,7 +79,8 @@ class Engine:
             no_checks,
             self.judged,
         )
-        self._compiled, self._cache = backend == "torch-compile", cache
+        self._torch = TorchBackend(device)
+        self._backend, self._cache = backend or self._torch, cache
         self._capacity = Capacity(slots)
         self._networks: dict[torch.dtype, Networks] = {}
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -113,7 +115,8 @@ class Engine:
         nearest with a message), "ddim", "euler", "euler-ancestral", "dpmpp-2m" or "lcm". mode: "exact", "few-step" or
         "pure-noise", see `discl.engine.solvers.Solver`.
         dtype: "float32", "bfloat16", "float16" or "float8" (the UNet's transformer blocks, see `discl.engine.fp8`).
-        backend: "torch" (eager) or "torch-compile". text_guidance: library scale g (the paper's w is g-1); at most 1
+        backend: "torch" (eager), "torch-compile", or what runs the files that `discl export` wrote to the folder
+        `exported`: "onnx", "aoti" or "tensorrt". text_guidance: library scale g (the paper's w is g-1); at most 1
         means no guidance. guidance_interval: (low, high) in shares of the training timesteps; guidance only where
         low <= t/T < high (Kynkäänniemi et al. 2024), None for everywhere. rejection: a calibrated rule's file (see
         `discl.engine.rejection`), None for no early rejection. cache: a folder or fsspec URL that keeps compiled code
@@ -123,8 +126,6 @@ class Engine:
         loaded and DisclError for options this version does not have.
         """
         refuse_unknown(dtype=(dtype, DTYPES), backend=(backend, BACKENDS), mode=(mode, MODES))
-        if exported:
-            raise DisclError(f"exported={exported!r} goes with an exported backend, which this version does not have")
         rule = Rule.load(rejection) if isinstance(rejection, str | PathLike) else None
         if rejection is not None and rule is None and not hasattr(rejection, "checks"):
             raise DisclError(f"rejection={rejection!r}: give the file of a rule for early rejection, or None")
@@ -138,20 +139,25 @@ class Engine:
             check_fp8(chosen)
         warn_if_slow(chosen, DTYPES[dtype])
         model = load_model(path, chosen, DTYPES[dtype], loras, embeddings)
-        if slots == "auto":
-            slots = choose_slots(model, chosen, size, text_guidance, cache)
         compiled = open_cache(cache, model, chosen) if cache and backend == "torch-compile" else None
+        runs = open_backend(backend, chosen, exported)
+        if slots == "auto":
+            slots = runs.slots or choose_slots(model, chosen, size, text_guidance, cache)
+        if runs.slots and slots > runs.slots:
+            raise DisclError(
+                f"slots={slots}: {exported} was exported for {runs.slots}; export again with --slots {slots}"
+            )
         scorer = None
         if clip:
             from discl.engine.scorer import Scorer  # open_clip takes seconds to import
 
-            scorer = Scorer.from_pretrained(clip, device=chosen, batch=SCORE_BATCH, compiled=backend == "torch-compile")
+            scorer = Scorer.from_pretrained(clip, device=chosen, batch=SCORE_BATCH, backend=runs)
         engine = cls(
             model,
             scorer,
             device=chosen,
             slots=slots,
-            backend=backend,
+            backend=runs,
             solver=solver,
             mode=mode,
             steps=steps,
@@ -163,6 +169,8 @@ class Engine:
         )
         if dtype == "float8":
             quantize(model, engine.solver)
+        if backend in EXPORTED:
+            engine.networks()  # what does not fit the model is refused now
         if rule:
             engine.reject_by(engine.judge(rule))
         return engine
@@ -237,7 +245,7 @@ class Engine:
                 model,
                 self.scorer,
                 self.device,
-                compiled=self._compiled and dtype == self.dtype,  # not worth it for the few that come again
+                backend=self._backend if dtype == self.dtype else self._torch,  # few samples come again in another
                 batch=micro_batch(self._capacity.slots),
                 latents=self.solver.mode != "pure-noise",
                 stream=self._stream,

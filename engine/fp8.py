@@ -97,12 +97,12 @@ def quantize(model: DiffusionModel, solver: Solver) -> dict[str, float]:
     condition = model.condition(text, pixels, pixels, CALIBRATION_GUIDANCE, negative=False)
     batch = condition.zeros(1)
     batch.put(0, condition)
-    denoise = torch_denoiser(model.unet, model.dtype, compiled=False)
+    denoise = torch_denoiser(model)
 
     def calibrate() -> None:
         shape = (model.latent_channels, side, side)
         for latent, timestep in start_inputs(map(solver.trajectory, levels), shape):
-            latent = latent.to(model.unet.device)
+            latent = latent.to(model.device)
             denoise(latent, torch.full((1,), timestep, device=latent.device), batch)
 
     with torch.no_grad():

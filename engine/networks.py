@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from discl.engine.autoencoder import Autoencoder
-from discl.engine.compiled import forget_graphs
+from discl.engine.backends.backend import Backend, clear
 from discl.engine.condition import Condition
-from discl.engine.denoiser import torch_denoiser
+from discl.engine.denoiser import denoiser
+from discl.engine.parts import unet_part
 from discl.engine.pretrained import DiffusionModel
 from discl.engine.reproducible import stable_rows
 from discl.engine.sources import Sources
@@ -25,8 +26,8 @@ SCORE_BATCH = 8  # fixed, so that a score depends on the image alone and not on 
 class Networks:
     """The rooms that one dtype of the model needs.
 
-    batch: rows that are decoded together. latents: whether sources are turned into latents at all.
-    stream: where images are scored, beside the denoiser's.
+    backend: what runs them. batch: rows that are decoded together. latents: whether sources are turned into latents at
+    all. stream: where images are scored, beside the denoiser's.
     """
 
     def __init__(
@@ -35,14 +36,15 @@ class Networks:
         scorer: "Scorer | None",
         device: torch.device,
         *,
-        compiled: bool,
+        backend: Backend,
         batch: int,
         latents: bool = True,
         stream: torch.cuda.Stream | None = None,
     ):
         self.model = model
-        self.denoise = torch_denoiser(model.unet, model.dtype, compiled=compiled)
-        self.autoencoder = Autoencoder(model, device, batch, compiled)
+        self._unet = backend.function(unet_part(model))
+        self.denoise = denoiser(self._unet)
+        self.autoencoder = Autoencoder(model, device, batch, backend)
         self.sources = Sources(self.autoencoder, scorer, model.multiple, latents, stream)
         self.texts = Texts(model.encode_text)
         self.condition = lru_cache(CONDITIONS_KEPT)(self._condition)
@@ -54,7 +56,7 @@ class Networks:
     def resize(self, batch: int) -> None:
         """Memory ran out or came back: decode `batch` rows together, and hold no graph of the old sizes."""
         self.autoencoder.resize(batch)
-        forget_graphs(self.denoise)
+        clear(self._unet)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         cell = self.model.multiple

@@ -15,7 +15,6 @@ DTYPES = {
     "float16": torch.float16,
     "float8": torch.bfloat16,
 }
-BACKENDS = ("torch", "torch-compile")
 
 
 def find_device(name: str) -> torch.device:

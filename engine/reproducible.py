@@ -28,6 +28,13 @@ def make_rowwise(model: torch.nn.Module) -> None:
         module.__class__ = ROWWISE.get(type(module), type(module))
 
 
+def make_plain(model: torch.nn.Module) -> None:
+    """The reverse: torch's own layers, which exporters know."""
+    plain = {ours: theirs for theirs, ours in ROWWISE.items()}
+    for module in model.modules():
+        module.__class__ = plain.get(type(module), type(module))
+
+
 def stable_rows(rows: int, copies: int = 1) -> int:
     """The least batch of at least `rows` in which `copies` of it stacked are at most four rows or a multiple of four.
 

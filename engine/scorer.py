@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from PIL import Image
-from torch.nn.functional import normalize
 
+from discl.engine.backends.backend import Backend
+from discl.engine.backends.torch import TorchBackend
 from discl.engine.clip_checkpoint import ClipCheckpoint, load_clip
-from discl.engine.compiled import prepared
+from discl.engine.parts import clip_image_part, clip_text_part
 from discl.engine.reproducible import make_rowwise
 from discl.engine.transfer import upload
 from discl.kernels import ClipPlan, clip_input
@@ -25,7 +26,7 @@ class Scorer:
 
     name: as given. digest: 32 hex characters of configuration and weights. width: of an embedding (D).
     Both towers always run on exactly `batch` rows, padded with zeros: a result then does not depend on its
-    neighbours, and one shape can be compiled; `compiled` does so with the image tower.
+    neighbours, and one shape can be compiled. backend: what runs them, by default eager torch.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class Scorer:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         batch: int = 16,
-        compiled: bool = False,
+        backend: Backend | None = None,
     ):
         if batch < 1:
             raise ValueError(f"batch: expected at least 1, given {batch}")
@@ -46,7 +47,9 @@ class Scorer:
         self.model = checkpoint.model.to(self.device, dtype)
         if self.device.type == "cpu":
             make_rowwise(self.model)
-        self._tower = prepared(self.model.encode_image, self.device, compiled)
+        backend = backend or TorchBackend(self.device)
+        self._image_tower = backend.function(clip_image_part(checkpoint))
+        self._text_tower = backend.function(clip_text_part(checkpoint))
         self._tokenize = checkpoint.tokenize
         self._texts: dict[str, torch.Tensor] = {}
         build = functools.partial(ClipPlan.build, preprocess=checkpoint.preprocess, device=self.device)
@@ -59,13 +62,13 @@ class Scorer:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         batch: int = 16,
-        compiled: bool = False,
+        backend: Backend | None = None,
     ) -> Scorer:
         """Loads "ViT-B-32:openai", "ViT-B-32:file.safetensors", "hf-hub:org/name" or an open_clip folder.
 
         Raises ModelError where that cannot be done (see `load_clip`).
         """
-        return cls(name, load_clip(name), device, dtype, batch, compiled)
+        return cls(name, load_clip(name), device, dtype, batch, backend)
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
@@ -73,7 +76,7 @@ class Scorer:
         missing = [text for text in dict.fromkeys(texts) if text not in self._texts]
         if missing:
             tokens = upload(self._tokenize(missing), self.device)
-            self._texts.update(zip(missing, self._embed(tokens, self.model.encode_text), strict=True))
+            self._texts.update(zip(missing, self._embed(tokens, self._text_tower), strict=True))
         found = [self._texts[text] for text in texts]
         while len(self._texts) > TEXTS_KEPT:
             del self._texts[next(iter(self._texts))]
@@ -88,7 +91,7 @@ class Scorer:
         if images.ndim != 4:
             raise ValueError(f"images: expected uint8 [B, H, W, 3], given {list(images.shape)}")
         plan = self._plan(images.shape[1], images.shape[2])
-        tower = lambda chunk: self._tower(clip_input(chunk, plan, self.dtype))  # noqa: E731
+        tower = lambda chunk: self._image_tower(clip_input(chunk, plan, self.dtype))  # noqa: E731
         return self._embed(upload(images, self.device), tower)
 
     def embed_pil(self, images: Sequence[Image.Image]) -> torch.Tensor:
@@ -107,6 +110,5 @@ class Scorer:
         for start in range(0, len(rows), self.batch):
             chunk = rows[start : start + self.batch]
             padding = chunk.new_zeros(self.batch - len(chunk), *chunk.shape[1:])
-            embeddings = tower(torch.cat([chunk, padding]))[: len(chunk)]
-            result[start : start + self.batch] = normalize(embeddings.float(), dim=-1)
+            result[start : start + self.batch] = tower(torch.cat([chunk, padding]))[: len(chunk)]
         return result

@@ -71,7 +71,7 @@ class _StepTime:
     def __init__(
         self, model: DiffusionModel, device: torch.device, cells: tuple[int, int], copies: int, guidance: float
     ):
-        self._denoise = torch_denoiser(model.unet, model.dtype, compiled=False)
+        self._denoise = torch_denoiser(model)
         height, width = (side * model.multiple for side in cells)
         text = model.encode_text("", False)
         self._condition = model.condition(text, height, width, guidance, False)

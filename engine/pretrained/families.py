@@ -23,7 +23,7 @@ class StableDiffusion(DiffusionModel):
 
     @torch.no_grad()
     def encode_text(self, text: str, negative: bool) -> Text:
-        states, _ = self.pipe.encode_prompt(text, self.unet.device, 1, False)
+        states, _ = self.pipe.encode_prompt(text, self.device, 1, False)
         return Text(states[0].to(self.dtype))
 
 
@@ -47,7 +47,7 @@ class StableDiffusionXL(DiffusionModel):
     def encode_text(self, text: str, negative: bool) -> Text:
         """An empty negative prompt counts as none given: zeros, where the model was trained so."""
         states, _, pooled, _ = self.pipe.encode_prompt(
-            text, device=self.unet.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+            text, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
         encoded = Text(states[0].to(self.dtype), pooled[0].to(self.dtype))
         if negative and not text and self.pipe.config.force_zeros_for_empty_prompt:

@@ -50,6 +50,7 @@ def load_model(
         make_rowwise(pipe.vae)
     return family(
         pipe=pipe,
+        device=device,
         dtype=dtype,
         digest=full_digest(files, loras, embeddings),
         reload=lambda other: load_model(path, device, other, loras, embeddings),

@@ -16,11 +16,12 @@ class DiffusionModel(ABC):
     """A loaded latent-diffusion model.
 
     pipe: diffusers' img2img pipeline, which owns the modules and its family's way with prompts; it is never called.
-    dtype: of network and texts; the VAE may need more. digest: 32 hex characters over everything that shapes pixels,
-    LoRA and embeddings included. reload: the same model in fresh modules of another dtype.
+    device: of all modules. dtype: of network and texts; the VAE may need more. digest: 32 hex characters over all that
+    shapes pixels, LoRA and embeddings included. reload: the same model in fresh modules of another dtype.
     """
 
     pipe: Any
+    device: torch.device
     dtype: torch.dtype
     digest: str
     reload: Callable[[torch.dtype], "DiffusionModel"]
@@ -87,7 +88,7 @@ class DiffusionModel(ABC):
         return Condition(
             text.states,
             text.pooled,
-            None if ids is None else torch.tensor(ids, dtype=self.dtype, device=self.unet.device),
+            None if ids is None else torch.tensor(ids, dtype=self.dtype, device=self.device),
             self._embedded(guidance) if self.embeds_guidance else None,
         )
 
@@ -104,4 +105,4 @@ class DiffusionModel(ABC):
         width = self.unet.config.time_cond_proj_dim
         weight = torch.tensor([guidance - 1.0])
         embedded = self.pipe.get_guidance_scale_embedding(weight, embedding_dim=width)
-        return embedded[0].to(self.unet.device, self.dtype)
+        return embedded[0].to(self.device, self.dtype)

@@ -49,6 +49,7 @@ def make_engine(config: RunConfig, slots: int | str) -> "Engine":
         dtype=config.model.dtype,
         slots=slots,
         backend=config.model.backend,
+        exported=config.model.exported or None,
         solver=config.spectrum.solver,
         mode=config.spectrum.mode,
         steps=config.spectrum.steps,

@@ -29,6 +29,7 @@ PACKAGES = (
     "transformers",
     "open_clip_torch",
     "triton",
+    "onnxruntime",
     "numpy",
     "pillow",
     "pyarrow",

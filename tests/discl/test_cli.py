@@ -112,6 +112,9 @@ def test_doctor_lists_versions_and_devices(capfd):
     text = capfd.readouterr().out
     assert "diffusers" in text
     assert "devices          cpu" in text
+    assert "torch            works: torch " in text and "onnx             works: onnxruntime " in text
+    assert "tensorrt         not here: " in text or "tensorrt         works: " in text
+    assert "export onnx      works: onnx " in text
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])

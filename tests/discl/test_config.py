@@ -253,7 +253,7 @@ def test_a_bad_value_is_named_with_its_remedy(text, parts):
 @pytest.mark.parametrize(
     "override",
     [
-        "model.backend=onnx", "model.exported=engines", "train.loss=flyp",
+        "train.loss=flyp",
     ],
 )  # fmt: skip
 def test_what_this_version_lacks_is_refused_not_ignored(override):

@@ -67,8 +67,8 @@ def test_every_row_of_a_compiled_batch_computes_the_same_bits(tmp_path, make, dt
     x = torch.randn(1, 4, *latent, generator=torch.Generator().manual_seed(seed)).expand(8, -1, -1, -1).contiguous()
     timestep = torch.full((8,), 500.0)
     with torch.no_grad():
-        out = torch_denoiser(model.unet, dtype, compiled=True)(x, timestep, batch)
-        eager = torch_denoiser(model.unet, dtype, compiled=False)(x, timestep, batch)
+        out = torch_denoiser(model, compiled=True)(x, timestep, batch)
+        eager = torch_denoiser(model)(x, timestep, batch)
     assert torch.equal(out, out[:1].expand_as(out))
     assert torch.equal(eager, eager[:1].expand_as(eager))
     torch.testing.assert_close(out, eager, rtol=0, atol=1e-5 if dtype == torch.float32 else 0.1)

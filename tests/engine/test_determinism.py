@@ -94,7 +94,7 @@ def test_bit_equal_on_threads_with_a_wider_model(tmp_path, two_threads, slots, c
 def test_every_place_of_a_batch_computes_the_same_bits(tmp_path, two_threads, make, dtype):
     model = load_model(make(tmp_path / "model", seed=5, channels=(32, 64)), torch.device("cpu"), dtype)
     one = model.condition(model.encode_text("a cat", False), 64, 64, 5.0, False)
-    denoise = torch_denoiser(model.unet, dtype, compiled=False)
+    denoise = torch_denoiser(model)
     decode = prepared(lambda z: model.vae.decode(z).sample, torch.device("cpu"), compiled=False)
     for latent in ((8, 8), (6, 9), (5, 7), (2, 3)):
         for rows in (4, 8, 12, 16, 32):

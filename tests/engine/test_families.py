@@ -126,7 +126,7 @@ def test_every_place_of_a_batch_computes_the_same_bits(tmp_path, two_threads, fa
             batch.put(row, condition)
         x = torch.randn(1, 4, *latent, generator=torch.Generator().manual_seed(rows)).repeat(rows, 1, 1, 1)
         with torch.no_grad():
-            out = torch_denoiser(model.unet, torch.float32, compiled=False)(x, torch.full((rows,), 500.0), batch)
+            out = torch_denoiser(model)(x, torch.full((rows,), 500.0), batch)
         assert torch.equal(out, out[:1].expand_as(out))
 
 

@@ -3,14 +3,13 @@
 import argparse
 import importlib.util
 import json
-import logging
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from discl.cli.progress import first_rank, progress
+from discl.cli.quiet import quiet
 from discl.cli.stop import Stop
 from discl.errors import DisclError
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 def demo(args: argparse.Namespace, stop: Stop) -> None:
     from discl.demo.run import run_demo
 
-    _quiet(args.verbose)
+    quiet(args.verbose)
     with progress(stop) as on_event:
         page = run_demo(Path(args.out or "discl-demo"), full=args.full, on_event=on_event)
     print(page)
@@ -61,7 +60,7 @@ def generate(args: argparse.Namespace, stop: Stop) -> None:
     config = _config(args, overrides)
     from discl.generation import generate
 
-    _quiet(args.verbose)
+    quiet(args.verbose)
     with progress(stop) as on_event:
         store = generate(config, on_event, part=args.part, cluster=_cluster(args))
     print(f"{len(store)} samples, {len(store.selection('default'))} accepted", file=sys.stderr)
@@ -126,6 +125,8 @@ def pack(args: argparse.Namespace, stop: Stop) -> None:
 
 
 def doctor(args: argparse.Namespace, stop: Stop) -> None:
+    from discl.engine.backends.here import findings
+    from discl.engine.options import find_device
     from discl.run_record import hardware, versions
 
     for name, version in versions().items():
@@ -133,7 +134,9 @@ def doctor(args: argparse.Namespace, stop: Stop) -> None:
     facts = hardware()
     print(f"{'system':16} {facts['system']}, {facts['cores']} cores")
     print(f"{'devices':16} {', '.join(['cpu', *facts['gpus']])}")
-    print(f"{'backends':16} torch, torch-compile")
+    device = find_device("auto")
+    for name, works, text in findings(device):
+        print(f"{name:16} {'works' if works else 'not here'}: {text}")
     dali = importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.dali")
     print(f"{'loaders':16} {'dali, torch' if dali else 'torch (nvidia-dali is not installed)'}")
 
@@ -152,17 +155,3 @@ def _write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path
-
-
-def _quiet(verbose: bool) -> None:
-    """The model libraries' own progress bars and notices stay out of a run's output."""
-    if verbose:
-        return
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # "No CUDA runtime is found"
-    import diffusers
-    import transformers
-
-    warnings.simplefilter("ignore", FutureWarning)
-    for library in (diffusers, transformers):
-        library.utils.logging.set_verbosity_error()
-        library.utils.logging.disable_progress_bar()

@@ -7,6 +7,7 @@ from typing import NoReturn
 from discl import __version__
 from discl.cli import commands
 from discl.cli.distribution import add_distribution
+from discl.cli.export_parser import add_export_commands
 from discl.cli.filter_parser import add_filter_command
 from discl.cli.score_parser import add_score_command
 from discl.cli.store_parser import add_store_commands
@@ -90,6 +91,10 @@ def make_parser() -> argparse.ArgumentParser:
     pack.add_argument("store", metavar="STORE")
     _overrides(pack)
 
+    exports = known.add_parser("export", help="models for the exported backends").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    add_export_commands(exports, _command)
     _command(known, "doctor", commands.doctor, "versions, devices and backends")
     return parser
 

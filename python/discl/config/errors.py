@@ -16,8 +16,6 @@ from discl.errors import ConfigError
 # Keys of the contract whose feature this version lacks: (table, key) -> values that are accepted.
 UNAVAILABLE = MappingProxyType(
     {
-        ("model", "backend"): ("torch", "torch-compile"),
-        ("model", "exported"): ("",),
         ("train", "loss"): ("ce", "balanced-softmax"),
     }
 )

@@ -121,15 +121,20 @@ class ModelConfig(Section):
     path: FolderOrHub = ""
     revision: str = ""
     dtype: Literal["float32", "bfloat16", "float16", "float8"] = "float32"
-    backend: Literal["torch", "torch-compile", "onnx", "tensorrt"] = "torch"
+    backend: Literal["torch", "torch-compile", "onnx", "aoti", "tensorrt"] = "torch"
     exported: OptionalPath = ""
     loras: Loras = ()
     embeddings: Embeddings = ()
 
     @model_validator(mode="after")
-    def _revision_of_hub(self) -> "ModelConfig":
+    def _fits(self) -> "ModelConfig":
         if self.revision and (not self.path.startswith("hub:") or "@" in self.path):
             raise ValueError(f'revision = "{self.revision}" belongs to a path = "hub:organisation/name" without one')
+        if bool(self.exported) != (self.backend in ("onnx", "aoti", "tensorrt")):
+            raise ValueError(
+                f'backend = "{self.backend}" with exported = "{self.exported}": the backends onnx, aoti and tensorrt '
+                "run the folder that `discl export` wrote, so they need exported, and only they take it"
+            )
         return self
 
 
