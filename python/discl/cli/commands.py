@@ -32,7 +32,7 @@ def plan(args: argparse.Namespace, stop: Stop) -> None:
 
     config = _config(args)
     if args.probe:
-        _quiet(args.verbose)
+        quiet(args.verbose)
     with progress(stop) as on_event:
         text = summarise(config, args.probe, on_event)
     print(text, end="")
