@@ -40,10 +40,11 @@ def run(root: Path, tell: Tell) -> None:
                 tell("samples", i + 1)
     tell("samples", COUNT)
     store = Store(root / "store")
-    for version in (1, 2):
+    chosen = store.selection_rule("default")["version"] if selections(root) else 0
+    for version in range(chosen + 1, 3):
         store.write_selection("default", [key(4 * version)], {"version": version})
         tell("selection", version)
-    for step in (1, 2):
+    for step in range(checkpoint_step(root) + 1, 3):
         Checkpoints(root / "out", "one").write(*learner(step), {"step": step})
         tell("checkpoint", step)
 
