@@ -35,9 +35,20 @@ def plan(args: argparse.Namespace, stop: Stop) -> None:
         quiet(args.verbose)
     with progress(stop) as on_event:
         text = summarise(config, args.probe, on_event)
+    if args.probe and config.score:
+        text += "\n".join(["", *_suitability(config), ""])
     print(text, end="")
     if args.out:
         _write(Path(args.out) / "plan.txt", text)
+
+
+def _suitability(config: "RunConfig") -> list[str]:
+    from discl.cli.plan_costs import probe_store
+    from discl.data import load_data
+    from discl.store import Store
+    from discl.suitability import suitability
+
+    return suitability(config, load_data(config.data), Store(probe_store(config))).lines()
 
 
 def hard(args: argparse.Namespace, stop: Stop) -> None:
