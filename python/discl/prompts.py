@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 
@@ -21,6 +22,22 @@ def check_template(template: str, key: str, known: tuple[str, ...] = ("class",))
         if name not in known:
             allowed = " or ".join(f"{{{one}}}" for one in known)
             raise ConfigError(f"{key} = {template!r}: {{{name}}} is not known here; write {allowed}")
+
+
+def class_texts(prompt: str, class_names: Sequence[str], key: str) -> list[str]:
+    """The text that stands for each class. ConfigError for a class without one, and for two classes with the same."""
+    texts = [fill(prompt, name, key).strip() for name in class_names]
+    owner: dict[str, str] = {}
+    for name, text in zip(class_names, texts, strict=True):
+        if not text or ("{class}" in prompt and not name.strip()):
+            raise ConfigError(f"class {name!r} has no text: {key} = {prompt!r} says nothing of it; give it a name")
+        if text in owner:
+            raise ConfigError(
+                f"the classes {owner[text]!r} and {name!r} have one text, {text!r}, so scores cannot tell them apart: "
+                f"write {{class}} into {key} and give classes different names"
+            )
+        owner[text] = name
+    return texts
 
 
 class Prompts:

@@ -15,11 +15,13 @@ from discl.cli import main
 from discl.config import load_config
 from discl.data import load_data
 from discl.engine.scorer import Scorer
-from discl.errors import ConfigError, StoreError
+from discl.errors import ConfigError, ModelError, StoreError
 from discl.filtering import Rules, filter_store
 from discl.generation import generate
-from discl.scoring import ScoreRequest, score_images, score_store
+from discl.learner import Learner
+from discl.scoring import ScoreRequest, diversity, score_images, score_store
 from discl.store import Store
+from discl.training import train
 from tests.discl.project import make_project
 
 
@@ -220,3 +222,47 @@ def test_the_command(store, clip, tmp_path, capsys):
     assert scores(folder)[0]["negative_score"] is not None
     assert main(["score", str(tmp_path / "nothing"), "--clip", clip]) == 2
     assert "nothing" in capsys.readouterr().err
+
+
+def test_diversity_is_the_mean_over_all_pairs(store):
+    vectors = {key: row for key, row in zip(store.keys(), store.embeddings().astype(np.float64), strict=True)}
+    rows = [row for row in store.table.to_pylist() if row["key"] in set(store.selection("default"))]
+    for level, count, value in diversity(store.path):
+        of = [row for row in rows if row["level"] == level]
+        distances = []
+        for one in of:
+            for other in of:
+                if one is not other and one["class_id"] == other["class_id"]:
+                    a, b = vectors[one["key"]], vectors[other["key"]]
+                    distances.append(1 - a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+        assert count == len(of) > 2
+        assert value == pytest.approx(np.mean(distances), abs=1e-9)
+
+
+def test_a_run_whose_texts_cannot_tell_classes_apart_is_refused_before_it_begins(project, tmp_path):
+    with pytest.raises(ConfigError, match="'common' and 'käfer' have one text, 'a photo'"):
+        generate(load_config(project, ["score.prompt=a photo", f"store.path={tmp_path / 's'}"]))
+    assert not (tmp_path / "s" / "manifest").exists()
+
+
+def test_a_classifiers_confidence_is_that_of_its_loader(project, store, clip, tmp_path):
+    overrides = ["train.model=digitnet", "train.image_size=8", "train.batch=4", "train.workers=0"]
+    overrides += ["curriculum.epochs=1", "curriculum.curriculum_epochs=1", "curriculum.policy=none"]
+    config = load_config(project, overrides)
+    train(config, tmp_path / "run")
+    request = ScoreRequest("sure", clip, classifier=tmp_path / "run")
+    found = {row["key"]: row for row in scores(score_store(store.path, request))}
+    table = load_data(config.data)
+    learner = Learner("digitnet", len(table.class_names), 4, compile=False)
+    learner.reset(0, str(tmp_path / "run/checkpoints/last.safetensors"))
+    learner.model.eval()
+    for row in store.table.to_pylist():
+        image = Image.fromarray(store.image(row["key"])).convert("L").resize((8, 8), Image.Resampling.LANCZOS)
+        pixels = (torch.from_numpy(np.asarray(image, np.float32)) - 127.5) / 127.5
+        with torch.no_grad():
+            likely = learner.model(pixels[None, None]).softmax(1)[0]
+        own = table.class_names.index(row["class_name"])
+        assert found[row["key"]]["confidence"] == pytest.approx(likely[own].item(), abs=1e-5)
+        assert found[row["key"]]["predicted"] == table.class_names[likely.argmax()]
+    with pytest.raises(ModelError, match="no checkpoint"):
+        score_store(store.path, ScoreRequest("x", clip, classifier=tmp_path))

@@ -18,10 +18,14 @@ def add_score_command(known, add: Callable[..., argparse.ArgumentParser]) -> Non
     command.add_argument(
         "--data", metavar="CONFIG.toml", help="real images: likeness to source, class centroid and evaluation images"
     )
+    command.add_argument("--classifier", metavar="RUN", help="a training's folder: confidence in the own class")
     command.add_argument(
         "--kind", choices=("imagefolder", "wds", "reference"), help="of images in no store (default: by their looks)"
     )
     command.add_argument("--out", metavar="DIR", help="for these: where scores/ goes (default: TARGET-scores)")
+    command.add_argument(
+        "--diversity", metavar="SELECTION", help="also print how much its images of one class differ, by level"
+    )
     command.add_argument("--device", default="auto")
     command.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     command.add_argument("--batch", type=int, default=64, metavar="N", help="images per forward pass (default: 64)")

@@ -31,6 +31,7 @@ def score(args: argparse.Namespace, stop: Stop) -> None:
         negatives=tuple(args.negative),
         pixels=args.pixels,
         data=_data(args.data),
+        classifier=Path(args.classifier) if args.classifier else None,
         device=args.device,
         dtype=args.dtype,
         batch=args.batch,
@@ -41,6 +42,11 @@ def score(args: argparse.Namespace, stop: Stop) -> None:
         else:
             out = args.out or f"{args.target.rstrip('/')}-scores"
             folder = score_images(target, args.kind or _kind(target), out, request, on_event)
+    if args.diversity and of_store:
+        from discl.scoring import diversity
+
+        found = diversity(target, args.diversity)
+        print("\n".join(f"level {level}: diversity {value:.3f} of {count:,} images" for level, count, value in found))
     print(folder)
 
 

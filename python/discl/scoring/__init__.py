@@ -1,5 +1,6 @@
 """Images that are there already in, scores/<scorer>/ out: `discl score`."""
 
+from discl.scoring.diversity import diversity
 from discl.scoring.score import ScoreRequest, score_images, score_store
 
-__all__ = ["ScoreRequest", "score_images", "score_store"]
+__all__ = ["ScoreRequest", "diversity", "score_images", "score_store"]

@@ -7,12 +7,14 @@ import numpy as np
 import pyarrow as pa
 
 from discl.kernels import score_rows
-from discl.scoring.texts import class_texts
+from discl.prompts import class_texts
 
 if TYPE_CHECKING:
     import torch
+    from PIL.Image import Image
 
     from discl.engine.scorer import Scorer
+    from discl.scoring.classifier import TaskClassifier
     from discl.scoring.real import RealImages
 
 NO_EMBEDDING = "its embedding is missing or not finite"
@@ -27,18 +29,22 @@ class Judge:
     prompt: str
     negatives: tuple[str, ...] = ()
     real: "RealImages | None" = None
+    classifier: "TaskClassifier | None" = None
     texts: "torch.Tensor" = field(init=False)
     negative_texts: "torch.Tensor" = field(init=False)
 
     def __post_init__(self) -> None:
-        self.texts = self.scorer.embed_texts(class_texts(self.prompt, self.class_names))
+        self.texts = self.scorer.embed_texts(class_texts(self.prompt, self.class_names, "--prompt"))
         self.negative_texts = self.scorer.embed_texts(list(self.negatives))
 
-    def table(self, embeddings: "torch.Tensor", classes: np.ndarray, sources: list[str | None]) -> pa.Table:
-        """Scores of N images: float32 [N, D] on any device, class numbers, source ids (for real images).
+    def table(
+        self, embeddings: "torch.Tensor", classes: np.ndarray, sources: list[str | None], images: "list[Image | None]"
+    ) -> pa.Table:
+        """Scores of N images: float32 [N, D] on any device, class numbers, source ids (for real images),
+        decoded images where there are any (for the classifier).
 
         text_score, margin, rank (1: no class has a higher cosine); with negative texts `negative_score`, the highest
-        cosine with one of them; with real images what `RealImages.columns` says. A row that is not finite has nulls
+        cosine with one of them; then those of `RealImages` and `TaskClassifier`. A row that is not finite has nulls
         and a `reason`.
         """
         import torch
@@ -59,5 +65,7 @@ class Judge:
         made = {name: pa.array(values, mask=bad) for name, values in columns.items()}
         if self.real:
             made |= self.real.columns(vectors, classes, sources, bad)
+        if self.classifier:
+            made |= self.classifier.columns(images, [self.class_names[label] for label in classes.tolist()])
         reasons = [NO_EMBEDDING if each else None for each in bad]
         return pa.table({**made, "reason": pa.array(reasons, pa.string())})

@@ -47,9 +47,12 @@ KNOWN = ["key", "class_id", "class_name", "source_id", "shard", "offset", "lengt
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """Which CLIP judges by which texts. name: of scores/<name>/. clip: as [score] clip. pixels: also where embeddings
-    of the same CLIP are kept. data: real images for image, centroid and leakage scores; its
-    classes then compete for margin and rank, else those of the store."""
+    """Which CLIP judges by which texts.
+
+    name: of scores/<name>/. clip: as [score] clip. pixels: decode images also where embeddings of this CLIP are kept.
+    data: real images for image, centroid and leakage scores; its classes then compete for margin and rank, else those
+    of the store. classifier: a training's folder, for confidence.
+    """
 
     name: str
     clip: str
@@ -57,6 +60,7 @@ class ScoreRequest:
     negatives: tuple[str, ...] = ()
     pixels: bool = False
     data: "DataTable | None" = None
+    classifier: Path | None = None
     device: str = "cpu"
     dtype: str = "float32"
     batch: int = 64
@@ -69,7 +73,7 @@ class ScoreRequest:
         device = self.device if self.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
         return Scorer.from_pretrained(self.clip, device, getattr(torch, self.dtype), self.batch)
 
-    def definition(self, scorer: "Scorer", class_names: list[str]) -> dict[str, Any]:
+    def definition(self, scorer: "Scorer", class_names: list[str], classifier: str | None) -> dict[str, Any]:
         """What the scores depend on; `digest` tells whether files of an earlier call still hold."""
         ids = (
             None if self.data is None else hashlib.blake2b("\n".join(self.data.ids).encode(), digest_size=8).hexdigest()
@@ -83,6 +87,7 @@ class ScoreRequest:
             "pixels": self.pixels,
             "dtype": self.dtype,
             "real_images": ids,
+            "classifier": classifier,
         }
         return facts | {"digest": hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()}
 
@@ -124,6 +129,10 @@ def _judge(request: ScoreRequest, scorer: "Scorer", class_names: list[str], quar
         from discl.scoring.real import RealImages
 
         judge.real = RealImages(scorer, request.data, class_names, quarantine)
+    if request.classifier is not None:
+        from discl.scoring.classifier import TaskClassifier
+
+        judge.classifier = TaskClassifier(request.classifier, str(scorer.device))
     return judge
 
 
@@ -154,7 +163,7 @@ def _folder(root: Path, request: ScoreRequest, scorer: "Scorer", judge: Judge) -
     """scores/<name>/ with its definition; files of another definition are gone."""
     folder = scores_folder(root, request.name)
     folder.mkdir(parents=True, exist_ok=True)
-    definition = request.definition(scorer, judge.class_names)
+    definition = request.definition(scorer, judge.class_names, judge.classifier.name if judge.classifier else None)
     file = folder / DEFINITION
     if not file.is_file() or json.loads(file.read_text(encoding="utf-8")).get("digest") != definition["digest"]:
         _remove_strangers(folder, set())
@@ -191,37 +200,44 @@ def _shard(
 ) -> Iterator[pa.Table]:  # fmt: skip
     """Scores of a shard's rows in order."""
     vectors = store.shard_embeddings(shard) if reuse else None
-    images = cache(lambda: ShardImages(store.path, shard.number))
+    stored = cache(lambda: ShardImages(store.path, shard.number))
     start = 0
-    for batch in scan(store.path, [shard], KNOWN, None, AT_ONCE if vectors is None else BLOCK):
+    for batch in scan(store.path, [shard], KNOWN, None, AT_ONCE if vectors is None or judge.classifier else BLOCK):
         rows = batch.to_pylist()
         embedded = np.full((len(rows), judge.scorer.width), np.nan, np.float32)
         if vectors is not None:
             embedded[:] = vectors[start : start + len(rows)]
-        lacking = [
-            at for at, row in enumerate(rows) if row["shard"] is not None and not np.isfinite(embedded[at]).all()
-        ]
-        decoded: list[tuple[int, Image.Image]] = []
-        for at in lacking:
+        images: list[Image.Image | None] = [None] * len(rows)
+        for at, row in enumerate(rows):
+            if row["shard"] is None or (judge.classifier is None and np.isfinite(embedded[at]).all()):
+                continue
             try:
-                encoded, _ = images().read(rows[at])
-                decoded.append((at, decode_image(encoded or b"", f"sample {rows[at]['key']}")))
+                encoded, _ = stored().read(row)
+                images[at] = decode_image(encoded or b"", f"sample {row['key']}")
             except (DataError, OSError, RuntimeError, IndexError) as error:
-                quarantine.record([(f"{manifest.shard_path(shard.number)}/{rows[at]['key']}", str(error))])
-        if decoded:
-            places = [at for at, _ in decoded]
-            embedded[places] = judge.scorer.embed_pil([image for _, image in decoded]).cpu().numpy()
+                quarantine.record([(f"{manifest.shard_path(shard.number)}/{row['key']}", str(error))])
+        _embed(judge, images, embedded)
         classes = np.array([numbers[_class_key(row["class_id"], row["class_name"])] for row in rows])
-        yield _judged(judge, embedded, classes, rows, {"key": batch["key"]})
+        yield _judged(judge, embedded, classes, rows, images, {"key": batch["key"]})
         start += len(rows)
         meter.done += len(rows) - 1
         meter.advance()
 
 
-def _judged(judge: Judge, embedded: np.ndarray, classes: np.ndarray, rows: list[dict], first: dict) -> pa.Table:
+def _embed(judge: Judge, images: "list[Image.Image | None]", embedded: np.ndarray) -> None:
+    """Fill in, in place, the rows that have an image and no finite embedding."""
+    lacking = [at for at, image in enumerate(images) if image is not None and not np.isfinite(embedded[at]).all()]
+    if lacking:
+        embedded[lacking] = judge.scorer.embed_pil([image for at in lacking if (image := images[at])]).cpu().numpy()
+
+
+def _judged(
+    judge: Judge, embedded: np.ndarray, classes: np.ndarray, rows: list[dict], images: "list[Image.Image | None]",
+    first: dict,
+) -> pa.Table:  # fmt: skip
     import torch
 
-    table = judge.table(torch.from_numpy(embedded), classes, [row.get("source_id") for row in rows])
+    table = judge.table(torch.from_numpy(embedded), classes, [row.get("source_id") for row in rows], images)
     return pa.table({**first, **{name: table[name] for name in table.column_names}})
 
 
@@ -276,14 +292,13 @@ def score_images(
 
 def _foreign(piece: list, judge: Judge, numbers: dict[str, int], quarantine: Quarantine, meter: Meter) -> pa.Table:
     embedded = np.full((len(piece), judge.scorer.width), np.nan, np.float32)
-    decoded = []
+    images: list[Image.Image | None] = [None] * len(piece)
     for at, found in enumerate(piece):
         try:
-            decoded.append((at, decode_image(found.image, found.name)))
+            images[at] = decode_image(found.image, found.name)
         except DataError as error:
             quarantine.record([(found.name, str(error))])
-    if decoded:
-        embedded[[at for at, _ in decoded]] = judge.scorer.embed_pil([image for _, image in decoded]).cpu().numpy()
+    _embed(judge, images, embedded)
     names = [found.row.get("class_name") or str(found.row.get("class_id", "")) for found in piece]
     first = {
         "path": pa.array([found.name for found in piece], pa.string()),
@@ -295,4 +310,4 @@ def _foreign(piece: list, judge: Judge, numbers: dict[str, int], quarantine: Qua
     meter.total = meter.done + 2  # nobody knows how many there are
     meter.advance()
     rows = [{"source_id": found.name} for found in piece]
-    return _judged(judge, embedded, np.array([numbers[name] for name in names]), rows, first)
+    return _judged(judge, embedded, np.array([numbers[name] for name in names]), rows, images, first)
