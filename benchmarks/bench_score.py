@@ -21,6 +21,7 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
 from benchmarks.bench_kernels import PREPROCESS
+from benchmarks.score_device import score_kernels, score_on_device
 from benchmarks.scored_rows import write_scored_rows
 from benchmarks.timing import interleave, record, seconds
 from discl.engine.clip_checkpoint import ClipCheckpoint
@@ -45,7 +46,11 @@ def arguments(parser) -> None:
 
 
 def run(small: bool = False, part: str | None = None, rows: int = 10_000_000) -> None:
-    if part != "filter":
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if part != "filter" and (small or device.type == "cuda"):
+        score_kernels(device, small)
+        score_on_device(build(small), device, small)
+    if part != "filter" and device.type == "cpu":
         for name in DTYPES:
             score_images(name, small)
     if part != "images":

@@ -16,7 +16,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("engine", "rejection")]
 
 
-@pytest.mark.parametrize("name", ["data", "kernels", "order", "store", "train", "levers", "ray", *SLOW])
+@pytest.mark.parametrize("name", ["data", "kernels", "order", "score", "store", "train", "levers", "ray", *SLOW])
 def test_a_script_runs_small(name):
     before = {file: file.read_bytes() for file in RESULTS.glob("*.jsonl")}
     command = [sys.executable, "-m", "benchmarks", name, "--small"]
