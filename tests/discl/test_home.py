@@ -127,7 +127,7 @@ def test_generating_to_a_url(tmp_path, tiny_models, fake_weights):
     again = fake(file, f"store.path={url}")
     assert again.snapshot() == there.snapshot()
     files, root = fsspec.core.url_to_fs(url)
-    assert len(files.ls(f"{root}/runs")) == 2
+    assert len(files.ls(f"{root}/runs")) == 1  # the second run had nothing to make
 
 
 @pytest.fixture
