@@ -25,7 +25,7 @@ class Meter:
         self.stage, self.total, self.on_event, self.usd_per_hour = stage, total, on_event, usd_per_hour
         self.done = self.accepted = 0
         self.begin = time.perf_counter()
-        self.spent: Callable[[float], float] = lambda seconds: seconds  # of the stage's seconds, those that are paid for
+        self.spent: Callable[[float], float] = lambda seconds: seconds  # of these seconds, those paid for
 
     def start(self) -> None:
         """Report that the stage begins, where its first piece takes long."""

@@ -79,7 +79,7 @@ class Coordinator:
         self.levels: dict[int, Counter[str]] = {level: Counter() for level in self.plan.spectrum.levels}
         self.errors: list[dict[str, Any]] = []
         self._had_keys = bool(writer.keys)
-        meter.spent = lambda: self.worker_seconds
+        meter.spent = lambda seconds: self.worker_seconds
         self._recorded = Recorded(self.config.score, Store(writer.root)) if self.plan.spectrum.retries else None
 
     @property
