@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 CANDIDATES = (1, 2, 4, 8, 16, 32, 64, 128)
 ENOUGH = 0.95  # of the best rate
-LONG = 1.0  # seconds: a step that takes longer has nothing left to share among more rows
+LONG = 0.25  # seconds: a step that takes longer has little left to share among more rows
 REPEATS = 3
 MEMORY_SHARE = 0.5  # of a CUDA device, that the network alone may take: decoding and graphs want theirs
 

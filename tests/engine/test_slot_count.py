@@ -14,13 +14,13 @@ from tests.tiny import tiny_sd
 @pytest.mark.parametrize(
     ("step_seconds", "slots"),
     [
-        (lambda slots: 0.001 + 0.01 * slots, 2),  # 91 %, 95 %, 97.6 % of the limit ...
-        (lambda slots: 0.3 * max(1, slots / 8), 8),  # free up to 8 rows
+        (lambda slots: 0.0001 + 0.001 * slots, 2),  # 91 %, 95.2 %, 97.6 % of the limit ...
+        (lambda slots: 0.03 * max(1, slots / 8), 8),  # free up to 8 rows
         (lambda slots: 0.01, 128),  # never busy
-        (lambda slots: 2.0 * slots, 1),  # a second long at once
+        (lambda slots: 0.5 * slots, 1),  # long at once
         (lambda slots: 0.1 if slots <= 16 else None, 16),  # what memory allows
         (lambda slots: None, 1),  # one is tried, and fails with the engine's own words
-        (lambda slots: 0.1 if slots <= 4 else 0.1 * slots, 4),  # worse beyond
+        (lambda slots: 0.01 if slots <= 4 else 0.01 * slots, 4),  # worse beyond
     ],
 )
 def test_fewest(step_seconds, slots):
@@ -29,7 +29,7 @@ def test_fewest(step_seconds, slots):
 
 def test_fewest_stops_where_more_is_no_better():
     asked = []
-    fewest(lambda slots: asked.append(slots) or 0.01 * max(8, slots) ** 1.1)
+    fewest(lambda slots: asked.append(slots) or 0.001 * max(8, slots) ** 1.1)
     assert asked == [1, 2, 4, 8, 16]
 
 
