@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# A process per core; tests/conftest.py keeps a file's tests together, since they share what is slow to make.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadgroup
 
 .PHONY: build demo test test-all bench lint help
 .DEFAULT_GOAL := help
@@ -20,10 +22,10 @@ demo: build  ## the whole method on real handwriting, then a report: about 6 min
 	$(BIN)/discl demo --out demo-run
 
 test: build  ## every test but the long campaigns
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: build  ## every test, the long campaigns too
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 bench: build  ## benchmarks against named peers; rows go to benchmarks/results
 	$(BIN)/python -m benchmarks

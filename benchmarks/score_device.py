@@ -6,6 +6,7 @@ import torch
 
 from benchmarks.bench_kernels import PREPROCESS
 from benchmarks.timing import interleave, record, seconds
+from discl.engine.backends.torch import TorchBackend
 from discl.engine.clip_checkpoint import ClipCheckpoint
 from discl.engine.scorer import Scorer
 from discl.kernels import ClipPlan, clip_input, score_rows
@@ -47,7 +48,8 @@ def score_on_device(model: torch.nn.Module, device: torch.device, small: bool) -
     batch, images = (2, 4) if small else (512, 8192)
     checkpoint = ClipCheckpoint(model, tokenize, PREPROCESS, width, "0" * 32)
     kind = torch.float16 if device.type == "cuda" else torch.float32
-    scorer = Scorer("random", checkpoint, device, kind, batch, compiled=device.type == "cuda")
+    backend = TorchBackend(device, compiled=device.type == "cuda")
+    scorer = Scorer("random", checkpoint, device, kind, batch, backend)
     side = 64 if small else 512
     pixels = torch.randint(256, (images, side, side, 3), dtype=torch.uint8, device=device)
     contestants = {

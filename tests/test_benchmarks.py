@@ -13,10 +13,10 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("engine", "rejection")]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("engine", "ray", "rejection")]
 
 
-@pytest.mark.parametrize("name", ["data", "kernels", "order", "score", "store", "train", "levers", "ray", *SLOW])
+@pytest.mark.parametrize("name", ["data", "kernels", "order", "score", "store", "train", "levers", *SLOW])
 def test_a_script_runs_small(name):
     before = {file: file.read_bytes() for file in RESULTS.glob("*.jsonl")}
     command = [sys.executable, "-m", "benchmarks", name, "--small"]

@@ -161,7 +161,7 @@ def _actual_lines(config: RunConfig, plan: Plan, cost: Estimate, rates: Rates) -
 
 
 def _error(plan: float | None, real: float) -> str:
-    return "?" if plan is None or not real else f"{plan / real - 1:+.1%}"
+    return "?" if plan is None or not real else f"{round(plan / real - 1, 3) + 0.0:+.1%}"  # + 0.0: no minus zero
 
 
 def _count(value: float | None) -> str:
