@@ -78,12 +78,8 @@ class CompileCache:
         return sorted(file for file in found if file.endswith(".zip"))
 
     def _write(self, data: bytes, keys: set[str]) -> None:
-        """Under another name first: a reader sees a whole file or none."""
         name = hashlib.blake2b("\n".join(sorted(keys)).encode(), digest_size=16).hexdigest()
-        self.filesystem.makedirs(self.folder, exist_ok=True)
-        temporary = f"{self.folder}/.{name}.{platform.node()}.{os.getpid()}"
-        self.filesystem.pipe_file(temporary, data)
-        self.filesystem.mv(temporary, f"{self.folder}/{name}.zip")
+        put_file(self.filesystem, f"{self.folder}/{name}.zip", data)
         self._known |= keys
         log.info("compile cache: %d artifacts, %.1f MB, to %s", len(keys), len(data) / 1e6, self.folder)
 
@@ -104,6 +100,15 @@ def open_place(place: str) -> tuple[Any, str]:
             f"cache={place!r} cannot be opened: {_line(error)}; give a folder or a URL that fsspec knows"
         ) from error
     return filesystem, root.rstrip("/")
+
+
+def put_file(filesystem: Any, file: str, data: bytes) -> None:
+    """Write under another name first: a reader sees a whole file or none."""
+    folder, _, name = file.rpartition("/")
+    filesystem.makedirs(folder, exist_ok=True)
+    temporary = f"{folder}/.{name}.{platform.node()}.{os.getpid()}"
+    filesystem.pipe_file(temporary, data)
+    filesystem.mv(temporary, file)
 
 
 def compile_facts(model: DiffusionModel, device: torch.device) -> dict[str, Any]:

@@ -7,8 +7,6 @@ count is kept, since another one makes other last bits and other compiled code.
 import hashlib
 import json
 import logging
-import os
-import platform
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any
@@ -16,7 +14,7 @@ from typing import Any
 import torch
 
 from discl.cache_folder import cache_folder
-from discl.engine.compile_cache import device_name, open_place
+from discl.engine.compile_cache import device_name, open_place, put_file
 from discl.engine.condition import Condition
 from discl.engine.denoiser import torch_denoiser
 from discl.engine.faults import is_out_of_memory
@@ -131,11 +129,8 @@ class _Kept:
         return slots if slots in range(1, CANDIDATES[-1] + 1) else None
 
     def write(self, slots: int) -> None:
-        temporary = f"{self._file}.{platform.node()}.{os.getpid()}"
         try:
-            self._filesystem.makedirs(self._file.rsplit("/", 1)[0], exist_ok=True)
-            self._filesystem.pipe_file(temporary, json.dumps({"slots": slots, **self._facts}, indent=1).encode())
-            self._filesystem.mv(temporary, self._file)
+            put_file(self._filesystem, self._file, json.dumps({"slots": slots, **self._facts}, indent=1).encode())
         except Exception as error:
             log.warning("%d slots, but %s cannot be written (%s)", slots, self._file, error)
 
