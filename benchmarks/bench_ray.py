@@ -68,9 +68,9 @@ def project(folder: Path, sources: int) -> Path:
     place = folder / "data" / "class"
     place.mkdir(parents=True)
     for number in range(sources):
-        Image.fromarray(np.full((8, 8, 3), number % 256, np.uint8)).save(place / f"{number:07d}.bmp")
-        with open(place / f"{number:07d}.bmp", "ab") as file:
-            file.write(number.to_bytes(4, "little"))  # other bytes, hence another source
+        pixels = np.zeros((8, 8, 3), np.uint8)
+        pixels[0, :2, :2].flat = np.frombuffer(number.to_bytes(4, "little"), np.uint8)  # other bytes: another source
+        Image.fromarray(pixels).save(place / f"{number:07d}.png")
     return folder
 
 
@@ -88,7 +88,8 @@ def config_of(folder: Path, store: str) -> RunConfig:
 def efficiency(folder: Path, workers: int, store: str, whole_shares: bool) -> tuple[float, float]:
     """(each worker's sampling time over the time from its greeting to its last sample, all of them together; GB of
     their private memory)."""
-    from discl.cluster.actors import Actors, Cluster, connected
+    from discl.cluster.actors import Actors
+    from discl.cluster.connection import Cluster, connected
     from discl.cluster.messages import Assignment
     from discl.progress import Meter
     from discl.quarantine import Quarantine

@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from discl.data.table import DataTable
 from discl.recipe import source_digests
 
 READERS = 8  # files whose bytes are in memory at a time: hashing lets go of the GIL
-AHEAD = 8 * READERS
+AT_ONCE = 64  # rows that a reader takes at a time: handing over one costs as much as reading a small file
+AHEAD = 2 * READERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +67,19 @@ def _read(table: DataTable, seeds: tuple[int, ...], row: int) -> Source | str:
 
 
 def _in_order(read: Callable[[int], Source | str], rows: Iterable[int]) -> Iterator[tuple[int, Source | str]]:
-    """(row, read(row)) for every row; at most AHEAD are read ahead of the caller."""
+    """(row, read(row)) for every row; at most AHEAD times AT_ONCE are read ahead of the caller."""
+    left = map(int, rows)
     with ThreadPoolExecutor(READERS) as pool:
-        waiting: deque[tuple[int, Future]] = deque()
+        waiting: deque[tuple[list[int], Future]] = deque()
         try:
-            for row in map(int, rows):
-                waiting.append((row, pool.submit(read, row)))
+            while chunk := list(islice(left, AT_ONCE)):
+                waiting.append((chunk, pool.submit(lambda part: list(map(read, part)), chunk)))
                 if len(waiting) >= AHEAD:
                     first, result = waiting.popleft()
-                    yield first, result.result()
+                    yield from zip(first, result.result(), strict=True)
             while waiting:
                 first, result = waiting.popleft()
-                yield first, result.result()
+                yield from zip(first, result.result(), strict=True)
         finally:
             for _, result in waiting:
                 result.cancel()

@@ -163,7 +163,8 @@ def test_sources_are_read_ahead_of_the_plan_but_not_far(table, tmp_path, monkeyp
     started, furthest = [], []
     real = sources._read
     monkeypatch.setattr(sources, "_read", lambda table, seeds, row: started.append(row) or real(table, seeds, row))
-    monkeypatch.setattr(sources, "AHEAD", 10)
+    monkeypatch.setattr(sources, "AHEAD", 5)
+    monkeypatch.setattr(sources, "AT_ONCE", 2)
     reading = sources._in_order(partial(sources._read, many, (10,)), range(300))
     for row, found in reading:
         furthest.append(max(started) - row)

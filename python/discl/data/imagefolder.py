@@ -23,19 +23,20 @@ def scan(root: Path, class_names: tuple[str, ...] | None = None) -> DataTable:
     class_names = class_names or tuple(_folders(splits.get("train", root)))
     if not class_names:
         raise DataError(f"{root}: no class folders; expected root/<class>/* or root/train/<class>/*")
-    rows = []
+    ids, paths, labels, of_split = [], [], [], []
     for split, folder in splits.items():
-        _check_classes(folder, class_names, split)
+        _check_folders(folder, class_names, split)
         for label, name in enumerate(class_names):
-            rows += [(file, label, split) for file in _files(folder / name)]
-    paths = [str(file) for file, _, _ in rows]
-    return DataTable(
-        ids=[Path(path).relative_to(root).as_posix() for path in paths],
-        paths=paths,
-        labels=np.array([label for _, label, _ in rows], dtype=np.int64),
-        splits=[split for _, _, split in rows],
-        class_names=class_names,
-    )
+            files = _files(folder / name)
+            if not files and split == "train":
+                raise DataError(f"{folder / name}: the class folder holds no image; add some or remove the folder")
+            place = os.path.join(folder, name)
+            paths += [os.path.join(place, file) for file in files]
+            below = (folder / name).relative_to(root).as_posix()
+            ids += [f"{below}/{file}" for file in files]
+            labels += [label] * len(files)
+            of_split += [split] * len(files)
+    return DataTable(ids, paths, np.array(labels, dtype=np.int64), of_split, class_names)
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
@@ -47,13 +48,10 @@ def _split_folders(root: Path) -> dict[str, Path]:
     return {"train": root}
 
 
-def _check_classes(folder: Path, class_names: tuple[str, ...], split: str) -> None:
+def _check_folders(folder: Path, class_names: tuple[str, ...], split: str) -> None:
     unknown = sorted(set(_folders(folder)) - set(class_names))
     if unknown:
         raise DataError(f"{folder / unknown[0]}: a class of the {split} split that the train split does not have")
-    for name in class_names if split == "train" else ():
-        if not _files(folder / name):
-            raise DataError(f"{folder / name}: the class folder holds no image; add some or remove the folder")
 
 
 def _folders(folder: Path) -> list[str]:
@@ -64,8 +62,9 @@ def _folders(folder: Path) -> list[str]:
     return names
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path) -> list[str]:
+    """Names of the images in a folder, sorted; none where there is no such folder."""
     if not folder.is_dir():
         return []
-    names = (entry.name for entry in os.scandir(folder) if entry.is_file() or entry.is_symlink())
-    return [folder / name for name in sorted(names) if name[0] != "." and Path(name).suffix.lower() in EXTENSIONS]
+    names = [entry.name for entry in os.scandir(folder) if entry.is_file() or entry.is_symlink()]
+    return sorted(name for name in names if name[0] != "." and os.path.splitext(name)[1].lower() in EXTENSIONS)
