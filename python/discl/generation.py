@@ -30,7 +30,7 @@ from discl.store import Store, StoreWriter, is_url
 from discl.store.home import Home
 
 if TYPE_CHECKING:
-    from discl.cluster.actors import Cluster
+    from discl.cluster.connection import Cluster
     from discl.engine import Engine
 
 log = logging.getLogger(__name__)
@@ -182,7 +182,8 @@ def _make_on(
     cluster: "Cluster", job: Job, record: RunRecord, total: int, make: MakeEngine, earlier: list[dict[str, Any]]
 ) -> None:
     """The same by workers of a cluster."""
-    from discl.cluster.actors import Actors, connected
+    from discl.cluster.actors import Actors
+    from discl.cluster.connection import connected
     from discl.cluster.coordinator import Coordinator
     from discl.cluster.messages import Assignment
 

@@ -3,12 +3,14 @@
 import json
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from discl.errors import RunFailed
 
 log = logging.getLogger(__name__)
+
+Record = Callable[[Iterable[tuple[str, str]]], None]  # told of bad (path, reason)
 
 
 class Quarantine:

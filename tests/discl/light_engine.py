@@ -45,7 +45,7 @@ class LightEngine:
 
 
 if __name__ == "__main__":
-    from discl.cluster.actors import Cluster
+    from discl.cluster.connection import Cluster
     from discl.generation import generate
     from tests.discl.light_engine import LightEngine as Pickled
 

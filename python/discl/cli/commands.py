@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from discl.cli.distribution import cluster_of
 from discl.cli.progress import first_rank, progress
 from discl.cli.quiet import quiet
 from discl.cli.stop import Stop
 from discl.errors import DisclError
 
 if TYPE_CHECKING:
-    from discl.cluster.actors import Cluster
     from discl.config import RunConfig
 
 
@@ -73,17 +73,9 @@ def generate(args: argparse.Namespace, stop: Stop) -> None:
 
     quiet(args.verbose)
     with progress(stop) as on_event:
-        store = generate(config, on_event, part=args.part, cluster=_cluster(args))
+        store = generate(config, on_event, part=args.part, cluster=cluster_of(args))
     print(f"{len(store)} samples, {len(store.selection('default'))} accepted", file=sys.stderr)
     print(config.store.path)
-
-
-def _cluster(args: argparse.Namespace) -> "Cluster | None":
-    if args.ray is None:
-        return None
-    from discl.cluster.actors import Cluster
-
-    return Cluster(args.ray or None, args.actors, args.cores)
 
 
 def train(args: argparse.Namespace, stop: Stop) -> None:

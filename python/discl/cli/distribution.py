@@ -1,16 +1,23 @@
-"""The arguments that spread `discl generate` over machines."""
+"""The arguments that spread a command over machines, and the cluster that they name."""
 
 import argparse
 import re
+from typing import TYPE_CHECKING
 
 from discl.parts import parse_part
 
+if TYPE_CHECKING:
+    from discl.cluster.connection import Cluster
 
-def add_distribution(command: argparse.ArgumentParser) -> None:
+
+def add_part(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--part", metavar="i/n", type=parse_part,
         help="every n-th source only, for job arrays; i counts from 0 or from 1; each part needs its own --out",
     )  # fmt: skip
+
+
+def add_cluster(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--ray", metavar="ADDRESS", nargs="?", const="",
         help="on a Ray cluster (auto, HOST:PORT or ray://HOST:PORT); without an address on one that it starts here",
@@ -31,3 +38,12 @@ def _span(text: str) -> tuple[int, int]:
     if not 1 <= least <= most:
         raise argparse.ArgumentTypeError(f"{text!r} actors; give MOST or LEAST-MOST, such as 4 or 2-32")
     return least, most
+
+
+def cluster_of(args: argparse.Namespace) -> "Cluster | None":
+    """None without --ray."""
+    if args.ray is None:
+        return None
+    from discl.cluster.connection import Cluster
+
+    return Cluster(args.ray or None, args.actors, args.cores)

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from discl import __version__
 from discl.cli import commands
-from discl.cli.distribution import add_distribution
+from discl.cli.distribution import add_cluster, add_part
 from discl.cli.export_parser import add_export_commands
 from discl.cli.filter_parser import add_filter_command
 from discl.cli.score_parser import add_score_command
@@ -63,7 +63,8 @@ def make_parser() -> argparse.ArgumentParser:
                 help="make the spectra of N sources (default: 8) into STORE.probe first, and plan with what that took",
             )  # fmt: skip
         if name == "generate":
-            add_distribution(command)
+            add_part(command)
+            add_cluster(command)
 
     add_score_command(known, _command)
     add_filter_command(known, _command)

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 
 from discl.cli import scores
+from discl.cli.distribution import add_cluster
 
 
 def add_score_command(known, add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -29,3 +30,4 @@ def add_score_command(known, add: Callable[..., argparse.ArgumentParser]) -> Non
     command.add_argument("--device", default="auto")
     command.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     command.add_argument("--batch", type=int, default=64, metavar="N", help="images per forward pass (default: 64)")
+    add_cluster(command)

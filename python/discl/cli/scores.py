@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from discl.cli.distribution import cluster_of
 from discl.cli.progress import progress
 from discl.cli.stop import Stop
 from discl.errors import ConfigError
@@ -38,8 +39,10 @@ def score(args: argparse.Namespace, stop: Stop) -> None:
     )
     with progress(stop) as on_event:
         if of_store:
-            folder = score_store(target, request, on_event)
+            folder = score_store(target, request, on_event, cluster_of(args))
         else:
+            if args.ray is not None:
+                raise ConfigError(f"--ray scores stores, and {target} is none: `discl store import` it first")
             out = args.out or f"{args.target.rstrip('/')}-scores"
             folder = score_images(target, args.kind or _kind(target), out, request, on_event)
     if args.diversity and of_store:

@@ -4,5 +4,7 @@ leases        which blocks wait, are out, or done; no clock, no network
 messages      what coordinator and workers say to each other: paths and small records, never an image
 worker        an engine fed from leased blocks, a store of its own to write to
 coordinator   the plan, the leases, the store: reports in, orders out
-actors        the workers as Ray actors; the only file that imports Ray
+connection    a Ray cluster and the room it has
+actors        the workers as Ray actors
+scoring       a store's shards scored by Ray actors
 """

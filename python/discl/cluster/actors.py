@@ -1,127 +1,22 @@
 """Ray's part: workers as actors that come and go, their reports to the coordinator, its orders back to them."""
 
-import logging
-import math
-import os
 import signal
-import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from discl.cluster.connection import LOOK_S, Cluster, as_actor, gpus_per_worker, room
 from discl.cluster.coordinator import Coordinator, Member
 from discl.cluster.messages import Assignment, Hello, Orders, Report
 from discl.cluster.worker import QUEUED, MakeEngine, Worker
-from discl.errors import ConfigError, RunFailed
+from discl.errors import RunFailed
 from discl.run_record import versions
 
-log = logging.getLogger(__name__)
-
-LOCAL_STORE_BYTES = 100_000_000  # the object store of a local cluster: it carries paths and small records
-CONNECT_S = 5.0
-LOOK_S = 0.5  # the loop turns at least so often
 STOP_S = 15.0  # workers may take so long to seal, of the 25 s that a stop may take
 FRUITLESS = 3  # workers that ended without a sample, in a row, before the run gives up
 LONGEST_PAUSE_S = 60.0
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Where workers run. address: of a Ray cluster ("auto", "host:port", "ray://host:port"); None starts one here.
-
-    actors: (least, most); as many as the cluster has GPUs, or `cores` of CPU, for, within these. most None: no limit.
-    cores: CPU cores of an actor without a GPU; None: as many as torch's threads here, which every actor has too, since
-    on a CPU the number of threads is in the last bits of an image.
-    """
-
-    address: str | None = None
-    actors: tuple[int, int | None] = (1, None)
-    cores: float | None = None
-
-    def __post_init__(self) -> None:
-        least, most = self.actors
-        if least < 1 or (most is not None and most < least):
-            raise ConfigError(f"actors {least} to {most}: give 1 <= least <= most")
-        if self.cores is not None and not self.cores > 0:
-            raise ConfigError(f"cores = {self.cores} per actor: give a number above 0")
-
-    @property
-    def cpus(self) -> float:
-        return self.cores or threads()
-
-
-def threads() -> int:
-    import torch
-
-    return torch.get_num_threads()
-
-
-@contextmanager
-def connected(cluster: Cluster) -> Iterator[Any]:
-    """Ray, connected for the time of the block. ConfigError where it is missing or cannot be reached."""
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError("--ray needs Ray: pip install 'discl[ray]'") from error
-    if ray.is_initialized():  # the caller's own
-        yield ray
-        return
-    with _own_handlers():
-        _check_address(cluster.address)
-        _init(ray, cluster)
-    try:
-        yield ray
-    finally:
-        with _own_handlers():
-            ray.shutdown()
-
-
-def _init(ray, cluster: Cluster) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    quiet: dict[str, Any] = {"log_to_driver": log.isEnabledFor(logging.INFO), "logging_level": logging.ERROR}
-    try:
-        if cluster.address:
-            ray.init(address=cluster.address, **quiet)
-        else:
-            wished = (cluster.actors[1] or cluster.actors[0]) * cluster.cpus
-            cores = max(len(os.sched_getaffinity(0)), math.ceil(wished))
-            ray.init(
-                address="local", num_cpus=cores, include_dashboard=False, object_store_memory=LOCAL_STORE_BYTES, **quiet
-            )
-    except Exception as error:  # ConnectionError, RuntimeError for other versions, gRPC's own
-        raise ConfigError(f"--ray {cluster.address or ''}: cannot connect: {error}") from error
-
-
-def _check_address(address: str | None) -> None:
-    """Ray itself tries a wrong address for a minute."""
-    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
-    if not address or address in ("auto", "local"):
-        return
-    if not colon or not port.isdecimal():
-        raise ConfigError(f"--ray {address}: give auto, HOST:PORT (6379 on the head node) or ray://HOST:PORT (10001)")
-    try:
-        socket.create_connection((host, int(port)), CONNECT_S).close()
-    except OSError as error:
-        raise ConfigError(
-            f"--ray {address}: nothing answers there ({error}); start a cluster with `ray start --head`, or give the "
-            "address that it printed"
-        ) from error
-
-
-@contextmanager
-def _own_handlers() -> Iterator[None]:
-    """Ray sets handlers for signals; the caller's come back."""
-    here = threading.current_thread() is threading.main_thread()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if here else {}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def without_sources(assignment: Assignment) -> Assignment:
@@ -156,18 +51,10 @@ class Actors:
         self._alone = calibrating or assignment.slots == "auto"  # the first worker finds out for the others
         self._given = assignment if calibrating else without_sources(assignment)
         self._assignment = ray.put(self._given)
-        self._gpus = self._wants_gpus(assignment.config.engine.device)
+        self._gpus = gpus_per_worker(ray, cluster, assignment.config.engine.device)
         self._actors: dict[str, Any] = {}
         self._calls: dict[Any, Member] = {}
         self._fruitless, self._pause_until = 0, 0.0
-
-    def _wants_gpus(self, device: str) -> int:
-        there = self._ray.cluster_resources().get("GPU", 0)
-        if device.startswith("cuda") and not there and not self._cluster.address:
-            raise ConfigError(f'engine.device = "{device}", and Ray finds no GPU on this machine; set "auto" or "cpu"')
-        if device.startswith("cuda") and not there:
-            log.warning("engine.device = %r: the cluster has no GPU yet, actors wait for one", device)
-        return 1 if device.startswith("cuda") or (device == "auto" and there) else 0
 
     def run(self) -> None:
         """Until every block is done. However it ends, what workers wrote is in the store."""
@@ -181,13 +68,7 @@ class Actors:
         self._coordinator.check_complete()
 
     def _target(self) -> int:
-        resources = self._ray.cluster_resources()
-        fitting = resources.get("GPU", 0) if self._gpus else resources.get("CPU", 0) / self._cluster.cpus
-        least, most = self._cluster.actors
-        if self._alone:
-            return 1
-        fitting = max(int(fitting), least)
-        return min(fitting, most) if most else fitting
+        return 1 if self._alone else room(self._ray, self._cluster, self._gpus)
 
     def _grow(self) -> None:
         """Start actors up to the target, while there is work for them."""
@@ -201,11 +82,8 @@ class Actors:
             self._start(self._coordinator.join())
 
     def _start(self, member: Member) -> None:
-        remote = self._ray.remote(num_cpus=0 if self._gpus else self._cluster.cpus, num_gpus=self._gpus)(Actor)
-        environment = {"env_vars": {"OMP_NUM_THREADS": str(threads())}}
-        actor = remote.options(max_restarts=0, runtime_env=environment).remote(
-            self._assignment, member.folder, self._make
-        )
+        kind = as_actor(self._ray, self._cluster, self._gpus, Actor, max_restarts=0)
+        actor = kind.remote(self._assignment, member.folder, self._make)
         self._actors[member.name] = actor
         self._calls[actor.hello.remote()] = member
 

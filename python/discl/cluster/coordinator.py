@@ -32,6 +32,10 @@ SKEW_S = 60.0
 DECISIVE = ("discl", "torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow")
 
 
+def different_versions(there: dict[str, str], here: dict[str, str]) -> list[str]:
+    return [f"{name} {there.get(name)} there, {here[name]} here" for name in DECISIVE if there.get(name) != here[name]]
+
+
 @dataclass
 class Member:
     """A worker as the coordinator knows it. state: starting, working, stopped, lost, failed or refused."""
@@ -114,11 +118,7 @@ class Coordinator:
         return True
 
     def _differences(self, member: Member, hello: Hello, versions: dict[str, str]) -> list[str]:
-        wrong = [
-            f"{name} {hello.versions.get(name)} there, {versions[name]} here"
-            for name in DECISIVE
-            if hello.versions.get(name) != versions[name]
-        ]
+        wrong = different_versions(hello.versions, versions)
         if hello.recipe != self.plan.recipe_digest:
             wrong.append(f"its model or recipe has the digest {hello.recipe}, here it is {self.plan.recipe_digest}")
         if not member.folder.is_dir():

@@ -20,23 +20,26 @@ from discl.views import render
 AT_ONCE = 64  # images in one forward pass
 
 
-class TaskClassifier:
-    """The last checkpoint of a run, with its test view. digest: of the run's state, by the checkpoint's time and size.
+def state_of(run: Path) -> str:
+    """Tells two states of a run's checkpoint apart, by its time and size. ModelError where `run` is no training's."""
+    weights, config = run / "checkpoints" / NAME, run / "config.toml"
+    if not weights.is_file() or not config.is_file():
+        raise ModelError(f"{run}: there is no checkpoint with its config.toml; give a folder that discl train made")
+    return f"{run.resolve()} {weights.stat().st_mtime_ns} {weights.stat().st_size}"
 
-    Raises ModelError where `run` is no training's output folder.
-    """
+
+class TaskClassifier:
+    """The last checkpoint of a run, with its test view. Raises ModelError where `run` is no training's folder."""
 
     def __init__(self, run: Path, device: str = "cpu"):
+        state_of(run)
         weights, config = run / "checkpoints" / NAME, run / "config.toml"
-        if not weights.is_file() or not config.is_file():
-            raise ModelError(f"{run}: there is no checkpoint with its config.toml; give a folder that discl train made")
         settings = load_config(config)
         self.class_names = load_data(settings.data).class_names
         self.view = sized(recipe_of(settings.train.model).test, settings.train.image_size)
         learner = Learner(settings.train.model, len(self.class_names), AT_ONCE, device, compile=False)
         learner.reset(settings.train.seed, str(weights))
         self.model, self.device = learner.model.eval(), learner.device
-        self.name = f"{run.resolve()} {weights.stat().st_mtime_ns} {weights.stat().st_size}"
 
     @torch.inference_mode()
     def columns(self, images: Sequence[Image.Image | None], names: Sequence[str]) -> dict[str, pa.Array]:

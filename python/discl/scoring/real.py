@@ -13,10 +13,10 @@ from torch.nn.functional import normalize
 from discl.data import DataTable
 from discl.data.images import open_image
 from discl.errors import DataError
+from discl.quarantine import Record
 
 if TYPE_CHECKING:
     from discl.engine.scorer import Scorer
-    from discl.quarantine import Quarantine
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +30,14 @@ class RealImages:
     leakage_score, the highest cosine with one of them, and leakage_id, which.
     """
 
-    def __init__(self, scorer: "Scorer", table: DataTable, class_names: Sequence[str], quarantine: "Quarantine"):
+    def __init__(self, scorer: "Scorer", table: DataTable, class_names: Sequence[str], record: Record):
         train = list(table.rows("train"))
         held = [*table.rows("val"), *table.rows("test")]
         self.place: dict[str, int] = {}
         vectors = [np.empty((0, scorer.width), np.float16)]
         number = {name: at for at, name in enumerate(class_names)}
         sums = torch.zeros(len(class_names), scorer.width, dtype=torch.float64)
-        for rows, embedded in _embedded(scorer, table, train, quarantine):
+        for rows, embedded in _embedded(scorer, table, train, record):
             self.place |= {table.ids[row]: len(self.place) + at for at, row in enumerate(rows)}
             vectors.append(embedded.half().numpy())
             for row, vector in zip(rows, embedded, strict=True):
@@ -47,7 +47,7 @@ class RealImages:
         self.sources = np.concatenate(vectors)
         self.centroids = normalize(sums, dim=-1).float().to(scorer.device)
         self.has_centroid = (sums != 0).any(1).numpy()
-        found = [(rows, embedded) for rows, embedded in _embedded(scorer, table, held, quarantine)]
+        found = [(rows, embedded) for rows, embedded in _embedded(scorer, table, held, record)]
         self.held_ids = [table.ids[row] for rows, _ in found for row in rows]
         self.held = torch.cat([each for _, each in found]).to(scorer.device) if found else None
 
@@ -73,7 +73,7 @@ class RealImages:
 
 
 def _embedded(
-    scorer: "Scorer", table: DataTable, rows: list[int], quarantine: "Quarantine"
+    scorer: "Scorer", table: DataTable, rows: list[int], record: Record
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """(rows, float32 [n, D] on the CPU), a few images at a time."""
     left = iter(rows)
@@ -85,6 +85,6 @@ def _embedded(
                 opened.append(row)
             except DataError as error:
                 log.warning("%s", error)
-                quarantine.record([(table.paths[row], str(error))])
+                record([(table.paths[row], str(error))])
         if opened:
             yield opened, scorer.embed_pil(images).cpu()

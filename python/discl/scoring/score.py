@@ -23,8 +23,9 @@ from discl.atomic import write_atomic
 from discl.data.images import decode_image
 from discl.errors import DataError, StoreError
 from discl.filtering.scores import DEFINITION, ShardScores, scores_folder
+from discl.judge import clip_digest
 from discl.progress import Meter, OnEvent, ignore
-from discl.quarantine import Quarantine
+from discl.quarantine import Quarantine, Record
 from discl.run_record import earlier_runs
 from discl.scoring.judge import Judge
 from discl.store import Store, manifest
@@ -35,6 +36,7 @@ from discl.store.records import ShardImages
 if TYPE_CHECKING:
     from PIL import Image
 
+    from discl.cluster.connection import Cluster
     from discl.data import DataTable
     from discl.engine.scorer import Scorer
 
@@ -73,62 +75,92 @@ class ScoreRequest:
         device = self.device if self.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
         return Scorer.from_pretrained(self.clip, device, getattr(torch, self.dtype), self.batch)
 
-    def definition(self, scorer: "Scorer", class_names: list[str], classifier: str | None) -> dict[str, Any]:
+    def definition(self, clip_digest: str, class_names: list[str]) -> dict[str, Any]:
         """What the scores depend on; `digest` tells whether files of an earlier call still hold."""
+        from discl.scoring.classifier import state_of
+
         ids = (
             None if self.data is None else hashlib.blake2b("\n".join(self.data.ids).encode(), digest_size=8).hexdigest()
         )
         facts = {
             "clip": self.clip,
-            "clip_digest": scorer.digest,
+            "clip_digest": clip_digest,
             "prompt": self.prompt,
             "negatives": list(self.negatives),
             "classes": class_names,
             "pixels": self.pixels,
             "dtype": self.dtype,
             "real_images": ids,
-            "classifier": classifier,
+            "classifier": state_of(self.classifier) if self.classifier else None,
         }
         return facts | {"digest": hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()}
 
 
-def score_store(path: str | os.PathLike, request: ScoreRequest, on_event: OnEvent = ignore) -> Path:
+def score_store(
+    path: str | os.PathLike, request: ScoreRequest, on_event: OnEvent = ignore, cluster: "Cluster | None" = None
+) -> Path:
     """Score every image of a store into STORE/scores/<name>/; returns that folder.
 
     Embeddings that this very CLIP made when the images were are scored as they are, without pixels; else images are
-    decoded. Shards that are scored already by the same definition are passed over. Raises StoreError for an empty
+    decoded. Shards that are scored already by the same definition are passed over. cluster: whose workers score, shard
+    by shard, where the store's folder is on a disk that all see. Raises StoreError for an empty
     store and for embeddings of another width than the scorer's; ConfigError for texts that tell no classes apart.
     """
     store = Store(path)
-    classes = _classes(store)
-    if not classes:
-        raise StoreError(f"{store.name} is empty: there is nothing to score; run `discl generate` first")
-    scorer = request.scorer()
-    quarantine = Quarantine(store.path, 1, 1.0)
-    names = _all_names(store, list(classes.values()), request.data)
-    judge = _judge(request, scorer, names, quarantine)
-    folder = _folder(store.path, request, scorer, judge)
-    reuse = not request.pixels and _made_by(store, scorer.digest)
-    _check_widths(store, scorer.width) if reuse else None
-    numbers = {each: names.index(name) for each, name in classes.items()}
+    names = _competing(store, _classes(store), request.data)
+    record = Quarantine(store.path, 1, 1.0).record
     meter = Meter("score", len(store), on_event)
+    scoring = None if cluster else StoreScoring(store, request, record)
+    digest = scoring.judge.scorer.digest if scoring else clip_digest(request.clip)
+    definition = request.definition(digest, names)
+    folder = _folder(store.path, request.name, definition)
     done = ShardScores(store, request.name)
-    for shard in store.shards:
-        if done.read(shard) is None:
-            parts = list(_shard(store, shard, judge, numbers, reuse, quarantine, meter))
-            _write(folder / f"{shard.number:06d}.parquet", parts)
-        else:
-            meter.done += shard.rows
-    _remove_strangers(folder, {f"{shard.number:06d}.parquet" for shard in store.shards})
+    due = [shard for shard in store.shards if done.read(shard) is None]
+    meter.done = len(store) - sum(shard.rows for shard in due)
+    if scoring:
+        for shard in due:
+            scoring.score(shard, meter)
+    elif cluster and due:
+        from discl.cluster.scoring import score_on
+
+        score_on(cluster, store, request, definition["digest"], due, record, meter)
+    _remove_strangers(folder, {_file_name(shard) for shard in store.shards})
     return folder
 
 
-def _judge(request: ScoreRequest, scorer: "Scorer", class_names: list[str], quarantine: Quarantine) -> Judge:
+class StoreScoring:
+    """What it takes to score a store's shards: the judge, loaded once. Raises as `score_store` does."""
+
+    def __init__(self, store: Store, request: ScoreRequest, record: Record) -> None:
+        self._store, self._request, self._record = store, request, record
+        classes = _classes(store)
+        names = _competing(store, classes, request.data)
+        self.judge = _judge(request, names, record)
+        self._reuse = not request.pixels and _made_by(store, self.judge.scorer.digest)
+        _check_widths(store, self.judge.scorer.width) if self._reuse else None
+        self._numbers = {each: names.index(name) for each, name in classes.items()}
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        return self._request.definition(self.judge.scorer.digest, self.judge.class_names)
+
+    def score(self, shard: manifest.Shard, meter: Meter) -> None:
+        """Write the shard's scores, whole or not at all."""
+        parts = list(_shard(self._store, shard, self.judge, self._numbers, self._reuse, self._record, meter))
+        _write(scores_folder(self._store.path, self._request.name) / _file_name(shard), parts)
+
+
+def _file_name(shard: manifest.Shard) -> str:
+    return f"{shard.number:06d}.parquet"
+
+
+def _judge(request: ScoreRequest, class_names: list[str], record: Record) -> Judge:
+    scorer = request.scorer()
     judge = Judge(scorer, class_names, request.prompt, request.negatives)
     if request.data is not None:
         from discl.scoring.real import RealImages
 
-        judge.real = RealImages(scorer, request.data, class_names, quarantine)
+        judge.real = RealImages(scorer, request.data, class_names, record)
     if request.classifier is not None:
         from discl.scoring.classifier import TaskClassifier
 
@@ -137,33 +169,34 @@ def _judge(request: ScoreRequest, scorer: "Scorer", class_names: list[str], quar
 
 
 def _classes(store: Store) -> dict[Any, str]:
-    """Class id (its name where ids lack) -> name, in the order of ids."""
+    """Class id (its name where ids lack) -> name, in the order of ids. StoreError for an empty store."""
     found: dict[Any, str] = {}
     for batch in store.scan(["class_id", "class_name"]):
         for pair in pa.Table.from_batches([batch]).group_by(["class_id", "class_name"]).aggregate([]).to_pylist():
             found.setdefault(_class_key(pair["class_id"], pair["class_name"]), pair["class_name"] or "")
+    if not found:
+        raise StoreError(f"{store.name} is empty: there is nothing to score; run `discl generate` first")
     return dict(sorted(found.items(), key=lambda item: (isinstance(item[0], str), item[0])))
 
 
-def _all_names(store: Store, names: list[str], data: "DataTable | None") -> list[str]:
+def _competing(store: Store, classes: dict[Any, str], data: "DataTable | None") -> list[str]:
     """The classes that compete: the data's where it is given, else those with an image in the store."""
-    strange = set(names) - set(data.class_names) if data else set()
+    strange = set(classes.values()) - set(data.class_names) if data else set()
     if strange:
         raise StoreError(
             f"the data has no class {min(strange)!r}, which the store has; give the config it was made with"
         )
-    return list(data.class_names) if data else names
+    return list(data.class_names) if data else list(classes.values())
 
 
 def _class_key(number: int | None, name: str | None) -> int | str:
     return number if number is not None else name or ""
 
 
-def _folder(root: Path, request: ScoreRequest, scorer: "Scorer", judge: Judge) -> Path:
+def _folder(root: Path, name: str, definition: dict[str, Any]) -> Path:
     """scores/<name>/ with its definition; files of another definition are gone."""
-    folder = scores_folder(root, request.name)
+    folder = scores_folder(root, name)
     folder.mkdir(parents=True, exist_ok=True)
-    definition = request.definition(scorer, judge.class_names, judge.classifier.name if judge.classifier else None)
     file = folder / DEFINITION
     if not file.is_file() or json.loads(file.read_text(encoding="utf-8")).get("digest") != definition["digest"]:
         _remove_strangers(folder, set())
@@ -196,7 +229,7 @@ def _check_widths(store: Store, width: int) -> None:
 
 def _shard(
     store: Store, shard: manifest.Shard, judge: Judge, numbers: dict[Any, int], reuse: bool,
-    quarantine: Quarantine, meter: Meter,
+    record: Record, meter: Meter,
 ) -> Iterator[pa.Table]:  # fmt: skip
     """Scores of a shard's rows in order."""
     vectors = store.shard_embeddings(shard) if reuse else None
@@ -215,7 +248,7 @@ def _shard(
                 encoded, _ = stored().read(row)
                 images[at] = decode_image(encoded or b"", f"sample {row['key']}")
             except (DataError, OSError, RuntimeError, IndexError) as error:
-                quarantine.record([(f"{manifest.shard_path(shard.number)}/{row['key']}", str(error))])
+                record([(f"{manifest.shard_path(shard.number)}/{row['key']}", str(error))])
         _embed(judge, images, embedded)
         classes = np.array([numbers[_class_key(row["class_id"], row["class_name"])] for row in rows])
         yield _judged(judge, embedded, classes, rows, images, {"key": batch["key"]})
@@ -265,10 +298,9 @@ def score_images(
     )
     if not names:
         raise StoreError(f"{source}: no image for kind {kind!r}")
-    scorer = request.scorer()
-    quarantine = Quarantine(out, 1, 1.0)
-    judge = _judge(request, scorer, names, quarantine)
-    folder = _folder(Path(out), request, scorer, judge)
+    record = Quarantine(out, 1, 1.0).record
+    judge = _judge(request, names, record)
+    folder = _folder(Path(out), request.name, request.definition(judge.scorer.digest, names))
     numbers = {name: at for at, name in enumerate(names)}
     meter = Meter("score", 0, on_event)
     images = KINDS[kind](Path(source))
@@ -282,7 +314,7 @@ def score_images(
             if skipped < BLOCK:
                 return folder
         else:
-            parts = [_foreign(piece, judge, numbers, quarantine, meter) for piece in islice(pieces, BLOCK // AT_ONCE)]
+            parts = [_foreign(piece, judge, numbers, record, meter) for piece in islice(pieces, BLOCK // AT_ONCE)]
             if parts:
                 _write(file, parts)
             if sum(map(len, parts)) < BLOCK:
@@ -290,14 +322,14 @@ def score_images(
         block += 1
 
 
-def _foreign(piece: list, judge: Judge, numbers: dict[str, int], quarantine: Quarantine, meter: Meter) -> pa.Table:
+def _foreign(piece: list, judge: Judge, numbers: dict[str, int], record: Record, meter: Meter) -> pa.Table:
     embedded = np.full((len(piece), judge.scorer.width), np.nan, np.float32)
     images: list[Image.Image | None] = [None] * len(piece)
     for at, found in enumerate(piece):
         try:
             images[at] = decode_image(found.image, found.name)
         except DataError as error:
-            quarantine.record([(found.name, str(error))])
+            record([(found.name, str(error))])
     _embed(judge, images, embedded)
     names = [found.row.get("class_name") or str(found.row.get("class_id", "")) for found in piece]
     first = {
