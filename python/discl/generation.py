@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from discl.config import RunConfig
+from discl.cpu_threads import cpu_threads, threads_of
 from discl.data import DataTable, load_data
 from discl.data.images import TooManyBad
 from discl.errors import ConfigError, RunFailed
@@ -130,10 +131,12 @@ def _generate(config: RunConfig, on_event, part, cluster, make: MakeEngine, home
         refuse_below_rule(Store(config.store.path), config.score, plan.recipe_digest)
         if total:
             check_kept(Store(config.store.path), config.score, config.store.keep, plan.recipe_digest, plan.attempts)
-            if cluster:
-                _make_on(cluster, job, record, total, make, earlier)
-            else:
-                _make(job, record, total, make, earlier)
+            record.facts["threads"] = threads = threads_of(plan.recipe_digest, earlier, config.engine.device)
+            with cpu_threads(threads):
+                if cluster:
+                    _make_on(cluster, job, record, total, make, earlier)
+                else:
+                    _make(job, record, total, make, earlier)
     store = Store(config.store.path)
     select_by_threshold(store, config.score, config.store.keep, plan.recipe_digest, attempts=plan.attempts)
     if total and config.engine.early_rejection:

@@ -2,15 +2,13 @@
 
 import itertools
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-import torch
-
 from discl.config import RunConfig
+from discl.cpu_threads import cpu_threads
 from discl.data import DataTable, load_data
 from discl.fitting import fit
 from discl.learner import Learner
@@ -61,7 +59,7 @@ def compare_methods(config: RunConfig, seeds: Sequence[int], on_event: OnEvent |
     """
     began = time.perf_counter()
     table, store = load_data(config.data), Store(config.store.path)
-    with threads(1):  # measured on a busy 2-core machine: 0.8 s of CPU per 150 steps, with two threads 4.9 s
+    with cpu_threads(1):  # measured on a busy 2-core machine: 0.8 s of CPU per 150 steps, with two threads 4.9 s
         trainings = _trainings(config, table, store, seeds, on_event or ignore)
     steps = {record["steps"] for record in trainings}
     assert len(steps) == 1, f"methods took different numbers of steps: {steps}"
@@ -93,17 +91,6 @@ def _trainings(
         records.append({"method": method.name, "seed": seed, **known[work]})
         meter.advance()
     return records
-
-
-@contextmanager
-def threads(number: int) -> Iterator[None]:
-    """torch works with so many threads on the CPU inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _train(config: RunConfig, learner: Learner, table: DataTable, store: Store) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from discl.cli import main
+from discl.cpu_threads import cpu_threads
 from discl.generation import generate
 from discl.store import Store, verify
 from discl.store.merge import merge
@@ -29,14 +30,12 @@ REJECTING = ["--set", "engine.early_rejection=true", "--set", "engine.false_reje
 def test_the_command_makes_what_one_process_makes(tmp_path, tiny_models, capsys, rejecting):
     file = make_project(tmp_path, tiny_models)
     (tmp_path / "data" / "red fox" / "3.png").write_bytes(b"no picture")
-    wishes = ["--set", f"spectrum.seeds={12 if rejecting else 4}", "--set", "hard.few_below=5", *rejecting]
-    assert main(["generate", str(file), *wishes, "--out", str(tmp_path / "whole")]) == 0
-    assert (
-        main(
-            ["generate", str(file), *wishes, "--out", str(tmp_path / "rayed"), "--ray", "--actors", "2", "--cores", "1"]
-        )
-        == 0
-    )
+    wishes = ["--set", f"spectrum.seeds={12 if rejecting else 4}", "--set", "hard.few_below=5", "--set", "store.format=png"]
+    wishes += rejecting
+    rayed = ["--out", str(tmp_path / "rayed"), "--ray", "--actors", "2", "--cores", "1"]
+    with cpu_threads(3):  # workers compute with as many, whatever cores they have
+        assert main(["generate", str(file), *wishes, "--out", str(tmp_path / "whole")]) == 0
+        assert main(["generate", str(file), *wishes, *rayed]) == 0
     whole, rayed = Store(tmp_path / "whole"), Store(tmp_path / "rayed")
     assert len(whole) >= 5 * 2 * 4
     assert bool(list(whole.path.glob("rejection/*.json"))) == bool(rejecting)
