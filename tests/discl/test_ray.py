@@ -30,8 +30,8 @@ REJECTING = ["--set", "engine.early_rejection=true", "--set", "engine.false_reje
 def test_the_command_makes_what_one_process_makes(tmp_path, tiny_models, capsys, rejecting):
     file = make_project(tmp_path, tiny_models)
     (tmp_path / "data" / "red fox" / "3.png").write_bytes(b"no picture")
-    wishes = ["--set", f"spectrum.seeds={12 if rejecting else 4}", "--set", "hard.few_below=5", "--set", "store.format=png"]
-    wishes += rejecting
+    wishes = ["--set", f"spectrum.seeds={12 if rejecting else 4}", "--set", "hard.few_below=5"]
+    wishes += ["--set", "store.format=png", *rejecting]
     rayed = ["--out", str(tmp_path / "rayed"), "--ray", "--actors", "2", "--cores", "1"]
     with cpu_threads(3):  # workers compute with as many, whatever cores they have
         assert main(["generate", str(file), *wishes, "--out", str(tmp_path / "whole")]) == 0
