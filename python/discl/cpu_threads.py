@@ -31,8 +31,8 @@ def threads_of(recipe: str, earlier: Sequence[Mapping[str, Any]], device: str) -
     if on_gpu or recorded in (0, here):
         return here
     log.warning(
-        "computing with %d CPU threads instead of %d: the store was begun with as many, and another number makes images "
-        "that differ in their last bits",
+        "computing with %d CPU threads instead of %d: the store was begun with as many, and with another images "
+        "differ in their last bits",
         recorded,
         here,
     )

@@ -6,7 +6,7 @@ restarts and slots leave the same store.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from discl.config.values import first_seeds
@@ -23,29 +23,40 @@ class Round:
     plan: Plan
     keys: frozenset[str]
 
+    def __len__(self) -> int:
+        """Samples to make, without the retries that they may bring."""
+        return len(self.keys) * self.plan.attempts.best_of
+
     def settles(self, recorded: Recorded):
         """As for `Attempts.due`; what is not of this round is settled."""
         return lambda planned: recorded(planned) if (planned.attempt_of or planned.key) in self.keys else True
 
 
 class Filling:
-    """Rounds for a plan. fill: accepted images that every (source, level) shall have. limit: seeds tried for it."""
+    """Rounds for a plan whose spectrum has `fill`."""
 
-    def __init__(self, plan: Plan, fill: int, limit: int):
-        self.plan, self.fill = plan, fill
-        given = plan.spectrum.seeds
+    def __init__(self, plan: Plan):
+        self.plan, self.fill = plan, int(plan.spectrum.fill)
+        given, limit = plan.spectrum.seeds, plan.spectrum.fill_seeds
         self.seeds = tuple(seed for seed in first_seeds(len(given) + limit) if seed not in given)[:limit]
         self._sources: dict[Source, Source] = {}
+        self._tried = frozenset[str]()
 
     def next(self, recorded: Recorded) -> Round | None:
-        """The wishes that are due, those of rounds that were interrupted included; None once nothing is."""
+        """The wishes that are due, those of rounds that were interrupted included; None once nothing is.
+
+        What cannot be made, as a source that was lost meanwhile, stays due: it does not make a round by itself again.
+        """
         sources, keys = [], set()
         for source in self.plan.sources:
             due = [each.key for each in self._due(source, recorded)]
             if due:
                 sources.append(self._sources[source])
                 keys.update(due)
-        return Round(self._plan(sources), frozenset(keys)) if keys else None
+        if keys <= self._tried:
+            return None
+        self._tried |= keys
+        return Round(self.plan.with_seeds(self.seeds, sources), frozenset(keys))
 
     def _due(self, source: Source, recorded: Recorded) -> Iterator[PlannedSample]:
         first = list(self.plan.samples_of(source))
@@ -58,7 +69,7 @@ class Filling:
                 yield from self._more(source, level, lack, recorded)
 
     def _more(self, source: Source, level: int, lack: int, recorded: Recorded) -> Iterator[PlannedSample]:
-        plan = self._plan([self._with_seeds(source)])
+        plan = self.plan.with_seeds(self.seeds, [self._with_seeds(source)])
         left = [each for each in plan if each.level == level]
         while lack > 0 and left:
             turn, left = left[:lack], left[lack:]
@@ -77,7 +88,3 @@ class Filling:
             data = Path(self.plan.table.source(source.rows[0])).read_bytes()
             self._sources[source] = Source(source.rows, *source_digests(data, self.seeds))
         return self._sources[source]
-
-    def _plan(self, sources: list[Source]) -> Plan:
-        spectrum = self.plan.spectrum.model_copy(update={"seeds": self.seeds})
-        return replace(self.plan, spectrum=spectrum, sources=sources, quarantined=[], _texts={})

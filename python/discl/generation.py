@@ -13,7 +13,7 @@ from discl.config import RunConfig
 from discl.cpu_threads import cpu_threads, threads_of
 from discl.data import DataTable, load_data
 from discl.data.images import TooManyBad
-from discl.errors import ConfigError, RunFailed
+from discl.errors import RunFailed
 from discl.hard import select_hard
 from discl.job import Job
 from discl.judge import check_judge, judge_of
@@ -109,11 +109,6 @@ def _generate(config: RunConfig, on_event, part, cluster, make: MakeEngine, home
         class_texts(config.score.prompt, table.class_names, "score.prompt")
     asked, config = config, resolved(config, files, recipe)
     plan = make_plan(config, table, select_hard(config.hard, table), recipe, files)
-    if cluster and config.spectrum.fill != "none":
-        raise ConfigError(
-            f"[spectrum] fill = {config.spectrum.fill!r} goes in rounds over the whole store, which workers do not do: "
-            'set "none" with --ray, and run without --ray afterwards to fill the holes'
-        )
     if part:
         keep_part(plan, part)
         refuse_to_calibrate(config, plan)

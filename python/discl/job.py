@@ -35,11 +35,8 @@ class Job(Making):
         return planned or self._due_to_fill()
 
     def _due_to_fill(self) -> int:
-        due = self._filling().next(self._recorded(self.unsealed)) if self.config.spectrum.fill != "none" else None
-        return len(due.keys) * self.plan.attempts.best_of if due else 0
-
-    def _filling(self) -> Filling:
-        return Filling(self.plan, int(self.config.spectrum.fill), self.config.spectrum.fill_seeds)
+        due = Filling(self.plan).next(self._recorded(self.unsealed)) if self.config.spectrum.fill != "none" else None
+        return len(due) if due else 0
 
     def _recorded(self, unsealed: list[dict[str, Any]]) -> Recorded:
         return Recorded(self.config.score, Store(self.writer.root), unsealed)
@@ -66,16 +63,12 @@ class Job(Making):
 
     def _fill(self, make: Callable[[Feed], Iterator["Sample"]], meter: Meter) -> None:
         """Rounds of further seeds where holes are, until there are none or all seeds were tried."""
-        filling, tried = self._filling(), frozenset[str]()
-        while True:
-            recorded = self._recorded(self.writer.unsealed_rows())
-            due = filling.next(recorded)
-            if due is None or due.keys <= tried:  # what cannot be made, as a source that was lost meanwhile, stays due
-                return
-            tried |= due.keys
-            meter.total = meter.done + len(due.keys) * due.plan.attempts.best_of
+        filling, recorded = Filling(self.plan), self._recorded(self.writer.unsealed_rows())
+        while due := filling.next(recorded):
+            meter.total = meter.done + len(due)
             for _ in make(Feed(due.plan, due.settles(recorded), self._bad)):
                 pass
+            recorded = self._recorded(self.writer.unsealed_rows())
 
     def _again(self, keys: frozenset[str], make, meter: Meter) -> Iterator["Sample"]:
         """The samples of these keys, those that the store has as well: for what is to be seen of them on their way."""

@@ -116,6 +116,11 @@ class Plan(Sequence[PlannedSample]):
         """Network evaluations of one attempt at everything."""
         return len(self.sources) * len(self.spectrum.seeds) * sum(work.evaluations for work in self.work.values())
 
+    def with_seeds(self, seeds: tuple[int, ...], sources: Iterable[Source] = ()) -> "Plan":
+        """The same for other seeds and sources, whose noise is that of these seeds."""
+        spectrum = self.spectrum.model_copy(update={"seeds": seeds})
+        return replace(self, spectrum=spectrum, sources=list(sources), quarantined=[], _texts={})
+
     def __len__(self) -> int:
         return len(self.sources) * self.per_source
 

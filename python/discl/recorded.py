@@ -38,7 +38,8 @@ class Recorded:
             self._scores.append(_number(row["text_score"]))
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Further rows of an index, with COLUMNS."""
+        """Further rows of an index, with COLUMNS; those that are here already count once."""
+        batch = batch.filter(pa.array(self._keys.numbers(batch["key"]) < 0))
         self._keys.add_column(batch["key"])
         self._codes.extend(map(self._code, batch["status"].to_pylist()))
         self._scores.extend(map(_number, batch["text_score"].to_pylist()))

@@ -12,12 +12,13 @@ import psutil
 import pytest
 
 from discl.cli import main
+from discl.cluster.connection import Cluster, connected
 from discl.cpu_threads import cpu_threads
 from discl.generation import generate
 from discl.store import Store, verify
 from discl.store.merge import merge
 from tests.discl.light_engine import LightEngine
-from tests.discl.project import contents, loaded, make_project, without_score
+from tests.discl.project import FakeEngine, contents, fake, loaded, make_project, no_engine, without_score
 
 pytest.importorskip("ray")
 ROOT = Path(__file__).parents[2]
@@ -48,6 +49,21 @@ def test_the_command_makes_what_one_process_makes(tmp_path, tiny_models, capsys,
     assert main(["generate", str(file), *wishes, "--out", str(tmp_path / "rayed"), "--ray"]) == 0, (
         "again: nothing to do"
     )
+
+
+def test_holes_are_filled_in_rounds_as_one_process_does(tmp_path, tiny_models, fake_weights):
+    """Also by a cluster that comes after a plain run, and by a plain run after a cluster."""
+    file = make_project(tmp_path, tiny_models)
+    wishes = ["spectrum.fill=3", "spectrum.fill_seeds=5", "spectrum.retries=1", "score.threshold=0.4"]
+    cluster = Cluster(actors=(2, 2), cores=1)
+    whole = generate(loaded(file, *wishes, f"store.path={tmp_path / 'whole'}"), make=FakeEngine)
+    fake(file, "score.threshold=0.4", f"store.path={tmp_path / 'later'}")
+    with connected(cluster):
+        rayed = generate(loaded(file, *wishes), make=FakeEngine, cluster=cluster)
+        later = generate(loaded(file, *wishes, f"store.path={tmp_path / 'later'}"), make=FakeEngine, cluster=cluster)
+    assert contents(rayed) == contents(whole) == contents(later)
+    assert len(whole) > 10 * 3 and verify(rayed.path) == verify(later.path) == []
+    fake(file, *wishes, make=no_engine)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nonsense"])

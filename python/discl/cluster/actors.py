@@ -59,7 +59,7 @@ class Actors:
     def run(self) -> None:
         """Until every block is done. However it ends, what workers wrote is in the store."""
         try:
-            while not self._coordinator.leases.finished:
+            while not self._coordinator.leases.finished or self._coordinator.begin_round():
                 self._grow()
                 self._turn(LOOK_S)
                 self._coordinator.beat()

@@ -16,8 +16,9 @@ import pyarrow as pa
 from discl.cluster.leases import Block, Leases
 from discl.cluster.messages import Assignment, Hello, Leased, Orders, Report
 from discl.errors import RunFailed
+from discl.filling import Filling
 from discl.judge import judge_of
-from discl.plan import PlannedSample
+from discl.plan import Plan, PlannedSample, Settles
 from discl.progress import Meter, OnEvent
 from discl.quarantine import Quarantine
 from discl.recorded import COLUMNS, Recorded
@@ -68,15 +69,13 @@ class Member:
 
 
 class Coordinator:
-    """assignment.plan has all sources here. `meter.total` counts down what turns out to be in the store."""
+    """assignment.plan has all sources here."""
 
     def __init__(
         self, assignment: Assignment, writer: StoreWriter, quarantine: Quarantine, meter: Meter, on_event: OnEvent
     ) -> None:
         self.plan, self.config, self.run_id = assignment.plan, assignment.config, assignment.run_id
         self.writer, self.quarantine, self.meter, self.on_event = writer, quarantine, meter, on_event
-        size = max(1, BLOCK_REQUESTS // max(1, self.plan.per_source * self.plan.attempts.best_of))
-        self.leases = Leases(self.plan.sources, size)
         self.members: dict[str, Member] = {}
         self.hello: Hello | None = None  # of the first worker, whom the others must equal
         self.counts: Counter[str] = Counter()
@@ -84,7 +83,29 @@ class Coordinator:
         self.errors: list[dict[str, Any]] = []
         self._had_keys = bool(writer.keys)
         meter.spent = lambda seconds: self.worker_seconds
-        self._recorded = Recorded(self.config.score, Store(writer.root)) if self.plan.spectrum.retries else None
+        self._recorded: Recorded | None = None
+        self._filling = Filling(self.plan) if self.plan.spectrum.fill != "none" else None
+        if self.plan.spectrum.retries or self._filling:
+            self._recorded = Recorded(self.config.score, Store(writer.root), writer.unsealed_rows())
+        recorded = self._recorded if self.plan.spectrum.retries else None
+        samples = len(self.plan) * self.plan.attempts.best_of
+        self._begin(self.plan, samples, recorded or (lambda planned: planned.key in writer.keys or None))
+
+    def _begin(self, plan: Plan, samples: int, settles: Settles) -> None:
+        """Lease the plan's sources, which have so many samples to make."""
+        per_source = max(1, samples // max(1, len(plan.sources)))
+        self.leases = Leases(plan.sources, max(1, BLOCK_REQUESTS // per_source))
+        self._leasing, self._settles = plan, settles
+
+    def begin_round(self) -> bool:
+        """Lease what `[spectrum] fill` asks for, now that every block is done; whether it asks for more."""
+        if self._filling is None or self._recorded is None or self.leases.given_up:
+            return False
+        due = self._filling.next(self._recorded)
+        if due is not None:
+            self.meter.total = self.meter.done + len(due)
+            self._begin(due.plan, len(due), due.settles(self._recorded))
+        return due is not None
 
     @property
     def worker_seconds(self) -> float:
@@ -113,6 +134,7 @@ class Coordinator:
             tables = self.writer.adopt(member.folder)
             self._enter(tables)
             self._had_keys |= bool(tables)
+            self.meter.total -= sum(map(len, tables))
         member.began = time.monotonic()
         member.state, self.hello = "working", self.hello or hello
         return True
@@ -142,10 +164,10 @@ class Coordinator:
     def _leased(self, member: Member, block: Block) -> Leased | None:
         """The block with what the store knows of it; None where nothing is missing."""
         sources = self.leases.sources(block)
-        if not self._had_keys and not block.losses:
-            return Leased(block.number, sources, {})
+        seeds = self._leasing.spectrum.seeds
+        if self._leasing is self.plan and not self._had_keys and not block.losses:
+            return Leased(block.number, sources, {}, seeds)
         known: dict[str, bool] = {}
-        missing = 0
 
         def settles(planned: PlannedSample) -> bool | None:
             ended = self._settles(planned)
@@ -153,21 +175,11 @@ class Coordinator:
                 known[planned.key] = ended
             return ended
 
-        for source in sources:
-            for first in self.plan.samples_of(source):
-                due = len(self.plan.missing(first, settles))
-                missing += due
-                if not block.losses:
-                    self.meter.total -= self.plan.attempts.best_of - due
-        if missing:
-            return Leased(block.number, sources, known)
+        firsts = (first for source in sources for first in self._leasing.samples_of(source))
+        if sum(len(self._leasing.missing(first, settles)) for first in firsts):
+            return Leased(block.number, sources, known, seeds)
         self.leases.done(member.name, block.number)
         return None
-
-    def _settles(self, planned: PlannedSample) -> bool | None:
-        if self._recorded:
-            return self._recorded(planned)
-        return planned.key in self.writer.keys or None
 
     def take(self, member: Member, report: Report) -> None:
         """A report: shards first, then what they make done."""

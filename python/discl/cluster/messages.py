@@ -32,11 +32,13 @@ class Hello(NamedTuple):
 
 
 class Leased(NamedTuple):
-    """A block to make. known: keys of its samples that the store has -> whether that ended their wish."""
+    """A block to make. known: keys of its samples that the store has, or that are not wished for -> whether that ended
+    their wish. seeds: of the sources' noise."""
 
     number: int
     sources: tuple[Source, ...]
     known: dict[str, bool]
+    seeds: tuple[int, ...]
 
 
 class Orders(NamedTuple):

@@ -1,8 +1,8 @@
 """A worker: leased blocks in, sealed shards in a store of its own out, reports to the coordinator in between.
 
 One thread runs the engine, another talks. The next block is there before the last one ends, so that the engine's slots
-stay full across blocks; once the coordinator has no more, the round ends, everything is sealed, and a new round can
-begin.
+stay full across blocks; once the coordinator has no more, or only some with other seeds, the round ends, everything is
+sealed, and a new round can begin.
 """
 
 import logging
@@ -50,6 +50,7 @@ class Worker:
         self._report, self._queued = Report(), 0
         self._drain = self._stop = False
         self._thread: threading.Thread | None = None
+        self._aside: Leased | None = None  # begins the next round
         self._ledger = Ledger(assignment.plan)
 
     def hello(self) -> Hello:
@@ -115,7 +116,7 @@ class Worker:
         try:
             with self._engine, self._writer() as writer:
                 while not self._stop:
-                    block = self._blocks.get()  # None: an order to look up
+                    block, self._aside = self._aside or self._blocks.get(), None  # None: an order to look up
                     if block is not None and not self._stop:
                         self._round(block, writer)
             self._tell_sealed(math.inf)
@@ -138,8 +139,8 @@ class Worker:
         )
 
     def _round(self, first: Leased, writer: StoreWriter) -> None:
-        """From the first block until there are no more for now; all is sealed at the end."""
-        plan = self._given.plan
+        """From the first block until there are no more of its seeds for now; all is sealed at the end."""
+        plan = self._given.plan.with_seeds(first.seeds)
         self._ledger = ledger = Ledger(plan)
         making = LeasedMaking(self._given.config, plan, plan.table, writer, self._given.run_id, ledger, self._written)
         feed = LeasedFeed(ledger, plan, self._bad)
@@ -162,6 +163,9 @@ class Worker:
                     return
                 if not feed.idle:
                     yield None
+            if following.seeds != block.seeds:
+                self._aside = following
+                return
             block = following
 
     def _following(self, wait: bool) -> Leased | None:
