@@ -6,6 +6,7 @@ engine's beside it score with CLIP as well. Peers:
 (b) diffusers batched per level at its best batch, eager;
 (b') the same compiled, with fused QKV and channels_last;
 (c) the bare loop.
+With `--dtype float8`, the engine in bfloat16 as well.
 Model, images, prompts, seeds, steps and dtype are the same. Warm-up and compilation come before the rounds, and are
 reported apart.
 """
@@ -27,9 +28,17 @@ from benchmarks.workload import LEVELS, MODELS, Workload
 from discl import Engine, Request
 from discl.engine.backends import BACKENDS
 from discl.engine.options import DTYPES
-from tests.tiny import tiny_clip
 
 ONE_EACH = 13  # of the spectrum's requests, how many the slowest peer is spared
+
+RATIOS = {
+    "(a) eager / one call each": ("engine, eager", "(a) diffusers, one call each"),
+    "(a) compiled / one call each": ("engine, compiled", "(a) diffusers, one call each"),
+    "(b) compiled / batched": ("engine, compiled", "(b) diffusers, batched"),
+    "(b') compiled / batched, compiled": ("engine, compiled", "(b') diffusers, batched, compiled"),
+    "(c) compiled / bare loop": ("engine, compiled, CLIP", "(c) bare loop, CLIP"),
+    "UNet / matmul": ("engine, compiled", "matmul rate, all UNet"),
+}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +79,7 @@ MEASURES = {"onnx": measure_exported, "tensorrt": measure_exported, "aoti": firs
 
 
 def _profile(workload: Workload, given: argparse.Namespace, folder: Path, keep: bool) -> dict:
-    model, clip = workload.write_model(folder / "model", DTYPES[given.dtype]), tiny_clip(folder / "clip")
+    model, clip = workload.write_model(folder / "model", DTYPES[given.dtype]), workload.write_clip(folder / "clip")
     slots = int(given.slots) if given.slots.isdigit() else given.slots
     settings = {"dtype": given.dtype, "backend": given.backend, "slots": slots, "device": given.device}
     return profile(workload, model, clip, folder, settings)
@@ -78,9 +87,15 @@ def _profile(workload: Workload, given: argparse.Namespace, folder: Path, keep: 
 
 def _measure(workload: Workload, given: argparse.Namespace, folder: Path, keep: bool) -> dict:
     dtype, requests = DTYPES[given.dtype], sized(workload)
-    model, clip = workload.write_model(folder / "model", dtype), str(tiny_clip(folder / "clip"))
+    model, clip = workload.write_model(folder / "model", dtype), str(workload.write_clip(folder / "clip"))
     slots = int(given.slots) if given.slots.isdigit() else given.slots
-    settings = {**workload.settings, "dtype": given.dtype, "device": given.device, "slots": slots}
+    settings = {
+        **workload.settings,
+        "dtype": given.dtype,
+        "device": given.device,
+        "slots": slots,
+        "size": workload.size,
+    }
     eager = Engine.from_pretrained(model, **settings)
     compiled = Engine.from_pretrained(model, backend="torch-compile", **settings)
     scoring = Engine.from_pretrained(model, clip=clip, backend="torch-compile", **settings)
@@ -90,6 +105,11 @@ def _measure(workload: Workload, given: argparse.Namespace, folder: Path, keep: 
         "engine, compiled": engine_run(compiled, requests),
         "engine, compiled, CLIP": engine_run(scoring, requests),
     }
+    ratios = RATIOS
+    if given.dtype == "float8":
+        half = Engine.from_pretrained(model, backend="torch-compile", **{**settings, "dtype": "bfloat16"})
+        contestants["engine, compiled, bfloat16"] = engine_run(half, requests)
+        ratios = {**RATIOS, "float8 / bfloat16": ("engine, compiled", "engine, compiled, bfloat16")}
     warm_up = {name: seconds(contestant) for name, contestant in contestants.items()}
     bare = BareLoop(scoring, workload, requests, given.largest)
     contestants["(c) bare loop, CLIP"] = timed(bare, requests)
@@ -101,14 +121,7 @@ def _measure(workload: Workload, given: argparse.Namespace, folder: Path, keep: 
         "engine",
         rates,
         "images/s",
-        {
-            "(a) eager / one call each": ("engine, eager", "(a) diffusers, one call each"),
-            "(a) compiled / one call each": ("engine, compiled", "(a) diffusers, one call each"),
-            "(b) compiled / batched": ("engine, compiled", "(b) diffusers, batched"),
-            "(b') compiled / batched, compiled": ("engine, compiled", "(b') diffusers, batched, compiled"),
-            "(c) compiled / bare loop": ("engine, compiled, CLIP", "(c) bare loop, CLIP"),
-            "UNet / matmul": ("engine, compiled", "matmul rate, all UNet"),
-        },
+        ratios,
         keep=keep,
         **{**vars(given), "slots": compiled.slots, "levels": LEVELS, "requests": len(requests)},
         **facts,
@@ -124,9 +137,8 @@ def _peers(model: Path, workload: Workload, given, requests, device, dtype) -> t
     batched = lambda batch: replace(one, batch=batch)  # noqa: E731
     best = best_batch(batched, requests, given.largest)
     compiled = Diffusers(model, workload, device, dtype, batch=best, compiled=True)
-    few = requests[:: min(ONE_EACH, len(requests))]
     contestants = {
-        "(a) diffusers, one call each": timed(one, few),
+        "(a) diffusers, one call each": timed(one, few_of(requests)),
         "(b) diffusers, batched": timed(batched(best), requests),
         "(b') diffusers, batched, compiled": timed(compiled, requests),
     }
@@ -148,6 +160,11 @@ def _facts(engine: Engine, workload: Workload) -> dict:
 def dollars(rates: dict[str, np.ndarray], usd_per_hour: float) -> dict[str, float]:
     """USD for a million images at each contestant's median rate."""
     return {name: usd_per_hour / 3600 / float(np.median(rate)) * 1e6 for name, rate in rates.items()}
+
+
+def few_of(requests: list[Request]) -> list[Request]:
+    """What peer (a) makes of them: of every level its share."""
+    return requests[:: min(ONE_EACH, len(requests))]
 
 
 def sized(workload: Workload) -> list[Request]:

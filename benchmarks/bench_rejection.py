@@ -7,13 +7,16 @@ A look costs what it was measured to cost in network rows, in a run with rejecti
 look at the first check.
 """
 
+import argparse
 from importlib.resources import files
 from itertools import pairwise
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.timing import RESULTS, record
+from benchmarks.ablation import ablation
+from benchmarks.replay import TRACE
+from benchmarks.timing import record
 from discl import Engine, Request
 from discl.data.digits import CLASS_NAMES, split_rows
 from discl.engine.rejection import Judge, LatentTracer, Rule, Tracer
@@ -92,19 +95,20 @@ class Outcome:
 
     def __init__(self, rule: Rule, traces: list[Traces], look_rows: float):
         self.traces, self.rows = traces, 2 * np.array([each.steps for each in traces])
-        self.spent, self.rejected, self.ends = zip(
+        self.spent, self.rejected, self.looks = zip(
             *(self._level(rule, each, look_rows) for each in traces), strict=True
         )
 
     def _level(self, rule: Rule, traces: Traces, look_rows: float):
+        """Rows spent [n], whether rejected [n], and the shares of the steps at which each is looked at [n, checks]."""
         level, full = rule.levels[traces.level], 2.0 * traces.steps
         if level.bound is None:
-            return np.full(len(traces), full), np.zeros(len(traces), bool), np.full(len(traces), traces.steps)
+            return np.full(len(traces), full), np.zeros(len(traces), bool), np.empty((len(traces), 0))
         decided = rule.decide(traces)
-        checks = [check.step for check in level.checks]
-        spent, rejected = cost(decided.looked, decided.value < level.bound, checks, traces.steps, 2.0, look_rows)
-        first = np.where(rejected, (decided.value < level.bound).argmax(1), len(checks))
-        return spent, rejected, np.append(checks, traces.steps)[first]
+        below, checks = decided.value < level.bound, [check.step for check in level.checks]
+        spent, rejected = cost(decided.looked, below, checks, traces.steps, 2.0, look_rows)
+        going = np.cumsum(below, 1) - below == 0  # up to the verdict
+        return spent, rejected, np.where(decided.looked & going, np.array(checks) / traces.steps, np.nan)
 
     def accepted_per_row(self) -> float:
         kept = sum((each.accepted & ~gone).sum() for each, gone in zip(self.traces, self.rejected, strict=True))
@@ -169,8 +173,12 @@ def print_curve(curve: dict[float, list[Outcome]], bounds: list[tuple[float, flo
     print("oracle   " + ", ".join(f"{saved:.1%} at {share:.0%} of the steps" for share, saved in bounds))
 
 
-def run(small: bool = False) -> dict:
-    seeds, rounds, chosen = (1, 2, sources()[:200]) if small else (4, 5, sources())
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seeds", type=int, default=4, help="of every source and level")
+
+
+def run(small: bool = False, seeds: int = 4) -> dict:
+    seeds, rounds, chosen = (1, 2, sources()[:200]) if small else (seeds, 5, sources())
     limits = (0.2, 0.3) if small else LIMITS
     engine = demo_engine()
     decoder, texts, traces, threshold = trace(engine, chosen, seeds)
@@ -190,6 +198,10 @@ def run(small: bool = False) -> dict:
     print_curve(curve, bounds, plain)
     if not small:
         keep_replay(curve[0.02][0])
+    unseen = set(parts[0][2][0].group.tolist())
+    wishes = requests([source for source in chosen if source[0] in unseen], 1)
+    judge = Judge(rules[max(limits) if small else max(TARGETS)][0], engine.scorer)
+    ablation(engine, judge, wishes, threshold, not small, repeats=2 if small else 5, limit=judge.rule.limit)
     rates = {"no rejection": np.array(plain), "oracle": np.array(plain) / (1 - bounds[0][1])}
     rates |= {f"limit {limit:g}": np.array([each.accepted_per_row() for each in curve[limit]]) for limit in limits}
     return record(
@@ -219,13 +231,14 @@ def accepted_without(traces: list[Traces]) -> float:
 
 
 def keep_replay(outcome: Outcome) -> None:
-    """What the GPU benchmark replays: level, whether accepted, and the share of its steps that each sample executed."""
+    """What `benchmarks.replay` plays, a row a sample: level, whether its image would be accepted, whether it is given
+    up, and the shares of its steps at which it is looked at, the last one the verdict's; NaN fills up."""
+    most = max(looks.shape[1] for looks in outcome.looks)
+    filled = [np.pad(looks, ((0, 0), (0, most - looks.shape[1])), constant_values=np.nan) for looks in outcome.looks]
     columns = {
         "level": np.concatenate([np.full(len(each), each.level, np.int16) for each in outcome.traces]),
         "accepted": np.concatenate([each.accepted for each in outcome.traces]),
         "rejected": np.concatenate(outcome.rejected),
-        "executed": np.concatenate(
-            [ends / each.steps for ends, each in zip(outcome.ends, outcome.traces, strict=True)]
-        ).astype(np.float32),
+        "looks": np.concatenate(filled).astype(np.float32),
     }
-    np.savez_compressed(RESULTS / "rejection-replay.npz", **columns)
+    np.savez_compressed(TRACE, **columns)

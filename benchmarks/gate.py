@@ -26,13 +26,15 @@ class Verdict(NamedTuple):
     accepted: bool
 
 
-def gate(exact: Store, lever: Store) -> dict:
-    """Per level and over all: mean and largest shift of the text score, share of flipped verdicts, PSNR in dB.
+def gate(exact: Store, lever: Store, levels: Sequence[int] | None = None) -> dict:
+    """Per level (all, or these) and over all: mean and largest shift of the text score, share of flipped verdicts, PSNR
+    in dB.
 
     Shifts and PSNR are over samples that both stores scored and kept; a sample that the lever rejected early counts
     as rejected. Raises ValueError where the stores do not hold the same wishes.
     """
     ours, theirs = verdicts(lever), verdicts(exact)
+    theirs = {wish: verdict for wish, verdict in theirs.items() if levels is None or wish[1] in levels}
     if ours.keys() != theirs.keys():
         raise ValueError(f"the stores differ in {len(ours.keys() ^ theirs.keys())} wishes: same images, levels, seeds?")
     levels = sorted({level for _, level, _ in theirs})

@@ -1,14 +1,15 @@
-"""Rows of results/*.jsonl and targets.py -> the README's table: `python -m benchmarks.table` rewrites it in place."""
+"""Rows of results/*.jsonl -> the README's tables: `python -m benchmarks.table` rewrites them in place."""
 
 import json
 import re
 from pathlib import Path
 
+from benchmarks.levers import BASE, LEVERS
 from benchmarks.targets import TARGETS
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
-MARKED = re.compile(r"(<!-- measured -->\n).*?(<!-- /measured -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- (measured|ladder) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 
 def table() -> str:
@@ -20,8 +21,31 @@ def table() -> str:
         for ratio, least in asked.items():
             row = next((row for row in found if ratio in row["ratios"]), None)
             measured = f"{row['ratios'][ratio]:.2f} | {_device(row)}" if row else f"*not run* | {device}"
-            lines.append(f"| {name} | {ratio} | {least:g} | {measured} |")
+            asked_for = "" if least is None else f"{least:.3g}"
+            lines.append(f"| {name} | {ratio} | {asked_for} | {measured} |")
     return "\n".join(lines) + "\n"
+
+
+def ladder() -> str:
+    """A line per lever: its speed beside its equivalence gate (shifts and flips against exact float32)."""
+    lines = [
+        "| lever | accepted images/s | score shift, mean (largest) | verdicts flipped | PSNR | few-class accuracy |",
+        "|---|---|---|---|---|---|",
+    ]
+    rows = {row["settings"].get("lever"): row for row in reversed(newest()) if row["benchmark"] == "levers"}
+    for lever in LEVERS:
+        if lever != BASE:
+            lines.append(f"| {lever} | {_rung(rows[lever]) if lever in rows else '*not run* | | | |'} |")
+    return "\n".join(lines) + "\n"
+
+
+def _rung(row: dict) -> str:
+    gate, accuracy = row["settings"]["gate"]["all"], row["settings"]["few_class_accuracy"]
+    ours, exact = (100 * sum(accuracy[name]) / len(accuracy[name]) for name in ("lever", "exact"))
+    return (
+        f"{row['ratios']['lever / exact']:.2f}x | {gate['score_shift_mean']:+.4f} ({gate['score_shift_max']:.4f}) | "
+        f"{gate['flips']:.1%} | {gate['psnr_median']:.1f} dB | {ours:.1f} (exact: {exact:.1f})"
+    )
 
 
 def newest() -> list[dict]:
@@ -41,7 +65,8 @@ def _device(row: dict) -> str:
 
 
 def filled(readme: str) -> str:
-    return MARKED.sub(lambda marks: marks[1] + table() + marks[2], readme)
+    tables = {"measured": table, "ladder": ladder}
+    return MARKED.sub(lambda marks: marks[1] + tables[marks[2]]() + marks[3], readme)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,15 @@ from typing import NamedTuple
 
 
 class Target(NamedTuple):
-    """benchmark, kind of device ("cpu" or "cuda"), settings that a row must share, and ratio name -> asked value."""
+    """benchmark, kind of device ("cpu" or "cuda"), settings that a row must share, and ratio name -> asked value.
+
+    None: nothing was asked.
+    """
 
     benchmark: str
     device: str
     settings: dict[str, str]
-    asked: dict[str, float]
+    asked: dict[str, float | None]
 
 
 TARGETS = [
@@ -37,10 +40,18 @@ TARGETS = [
             "(c) compiled / bare loop": 0.95,
         },
     ),
+    Target(
+        "engine",
+        "cuda",
+        {"model": "sd15", "size": "512x512", "dtype": "float32"},
+        {
+            "(b) compiled / batched": 1.5,
+            "(b') compiled / batched, compiled": 1.1,
+            "(c) compiled / bare loop": 0.95,
+        },
+    ),
     Target("engine", "cuda", {"model": "sdxl-refiner", "dtype": "bfloat16"}, {"UNet / matmul": 0.45}),
-    Target("ray", "cpu", {"part": "workers"}, {"leased / independent": 0.95, "leased / 95 %": 1.0}),
-    Target("ray", "cpu", {"part": "goodput"}, {"goodput / 95 %": 1.0}),
-    Target("ray", "cpu", {"part": "planning"}, {"planning / 10^7 in 60 s": 1.0}),
+    Target("engine", "cuda", {"model": "sdxl-refiner", "dtype": "float8"}, {"float8 / bfloat16": 1.3}),
     Target(
         "engine",
         "cpu",
@@ -61,6 +72,19 @@ TARGETS = [
     ),
     Target("engine", "cuda", {"model": "sd15", "backend": "onnx"}, {"onnx / torch": 1.0, "aoti / torch": 1.0}),
     Target("engine", "cuda", {"model": "sd15", "backend": "tensorrt"}, {"tensorrt / torch-compile": 1.0}),
+    Target(
+        "accepted",
+        "cuda",
+        {"model": "sd15", "size": "480x272", "dtype": "bfloat16"},
+        {"few-step, rejecting / (a)": 10.0},
+    ),
+    Target("accepted", "cpu", {"model": "small", "dtype": "bfloat16"}, {"few-step, rejecting / (a)": None}),
+    Target("rejection", "cpu", {}, {"limit 0.02 / none": 1 / 0.85, "limit 0.1 / none": 1 / 0.75}),
+    Target("ablation", "cpu", {}, {"slots / sorted": 1.0, "slots / sorted, rejecting": 1.0}),
+    Target("start", "cpu", {"model": "small"}, {"warm / cold": 1.0}),
+    Target("ray", "cpu", {"part": "workers"}, {"leased / independent": 0.95, "leased / 95 %": 1.0}),
+    Target("ray", "cpu", {"part": "goodput"}, {"goodput / 95 %": 1.0}),
+    Target("ray", "cpu", {"part": "planning"}, {"planning / 10^7 in 60 s": 1.0}),
     Target("order", "cpu", {}, {"one_epoch: discl / numpy": 1.0}),
     Target(
         "data",

@@ -7,6 +7,7 @@ compilation) is timed apart. A row holds p20/p50/p80, the ratio to a named peer 
 import json
 import os
 import platform
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -38,7 +39,7 @@ def seconds(function: Callable[[], object]) -> float:
 
 
 def environment() -> dict:
-    """Device, threads and the versions that decide speed."""
+    """Device (on CUDA its driver, clocks and power limit too), threads and the versions that decide speed."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name()
     packages = ("torch", "triton", "diffusers", "open_clip_torch", "numpy")
     return {
@@ -48,6 +49,7 @@ def environment() -> dict:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in packages},
+        **(_gpu_facts() if torch.cuda.is_available() else {}),
     }
 
 
@@ -110,6 +112,14 @@ def record_micro(benchmark: str, file: str, pairs: tuple[str, str], small: bool)
     stems = [name.removesuffix(f"[{ours}]") for name in rates if name.endswith(f"[{ours}]")]
     ratios = {f"{stem}: {ours} / {peer}": (f"{stem}[{ours}]", f"{stem}[{peer}]") for stem in stems}
     return record(benchmark, rates, "calls/s", ratios, keep=not small)
+
+
+def _gpu_facts() -> dict:
+    """Driver, CUDA, and the clocks as they are now, beside the highest that the device allows."""
+    names = ("driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "power.limit")
+    query = f"--query-gpu={','.join(names)}"
+    values = subprocess.check_output(["nvidia-smi", query, "--format=csv,noheader", "-i", "0"], text=True)
+    return {"cuda": torch.version.cuda, **dict(zip(names, map(str.strip, values.split(",")), strict=True))}
 
 
 def _cpu_name() -> str:

@@ -17,7 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 import discl
 from discl import Request
-from tests.tiny import tiny_tokenizer
+from tests.tiny import tiny_clip, tiny_tokenizer
 
 LEVELS = (0, 10, 30, 50)
 PROMPT = "a photo of a cat"
@@ -46,6 +46,12 @@ BIG_G = {
 }
 VIT_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
 
+VIT_B_32 = {
+    "embed_dim": 512,
+    "vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12},
+}
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -67,6 +73,10 @@ class Workload:
         pipe = MODELS[self.model](folder / "tokenizer-files")
         pipe.to(dtype).save_pretrained(folder)
         return folder
+
+    def write_clip(self, folder: Path) -> Path:
+        """An open_clip folder: ViT-B/32's architecture beside a network of true size, a tiny one beside a small one."""
+        return tiny_clip(folder) if self.model.startswith("small") else tiny_clip(folder, config=VIT_B_32)
 
     def requests(self) -> list[Request]:
         """Sources of noise and gradients; sorted as a plan is: image, then seed, then level."""

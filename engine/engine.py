@@ -19,6 +19,7 @@ from discl.engine.networks import SCORE_BATCH, Networks, micro_batch
 from discl.engine.options import (
     DTYPES,
     check_interval,
+    check_slots,
     check_whole,
     find_device,
     refuse_unknown,
@@ -132,7 +133,8 @@ class Engine:
         if rejection is not None and not clip:
             raise DisclError("early rejection predicts CLIP scores: give clip as well, or rejection=None")
         chosen = find_device(device)
-        check_whole(slots=(1 if slots == "auto" else slots, 1, None), steps=(steps, 1, 1000))
+        check_slots(slots)
+        check_whole(steps=(steps, 1, 1000))
         check_interval(guidance_interval)
         check_guidance(text_guidance)
         if dtype == "float8":

@@ -60,6 +60,12 @@ def check_whole(**options) -> None:
             raise DisclError(f"{name}={value!r}: give a whole number {span}")
 
 
+def check_slots(slots: int | str) -> None:
+    if isinstance(slots, str) and slots != "auto":
+        raise DisclError(f"slots={slots!r}: give a whole number of at least 1, or 'auto'")
+    check_whole(slots=(1 if slots == "auto" else slots, 1, None))
+
+
 def check_interval(interval) -> None:
     """A guidance interval: None or (low, high) with 0 <= low < high <= 1."""
     if interval is None:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("engine", "ray", "rejection")]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("accepted", "engine", "ray", "rejection", "start")]
 
 
 @pytest.mark.parametrize("name", ["data", "kernels", "order", "score", "store", "train", "levers", *SLOW])
@@ -27,6 +27,23 @@ def test_a_script_runs_small(name):
     assert done.returncode == 0, done.stderr
     assert f"{name}: " in done.stdout and "x\n" in done.stdout
     assert {file: file.read_bytes() for file in RESULTS.glob("*.jsonl")} == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["engine", "--model", "small-refiner", "--dtype", "float8"],
+        ["accepted", "--model", "small-refiner", "--usd-per-hour", "3"],
+    ],
+    ids=" ".join,
+)
+def test_what_a_gpu_row_runs_works_small_on_a_cpu(options):
+    command = [sys.executable, "-m", "benchmarks", *options, "--small"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ratio = {"engine": "float8 / bfloat16", "accepted": "few-step, rejecting / (a)"}[options[0]]
+    assert re.search(rf"{re.escape(ratio)} +\d+\.\d+x", done.stdout)
 
 
 def test_the_profile_names_the_bottleneck():

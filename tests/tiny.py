@@ -216,14 +216,14 @@ def tiny_sdxl_turbo(folder: str | Path, seed: int = 0) -> Path:
     return tiny_sdxl(folder, seed, scheduler="euler-ancestral", timestep_spacing="trailing")
 
 
-def tiny_clip(folder: str | Path, seed: int = 0, *, size: int = 32) -> Path:
-    """An open_clip folder (its `local-dir:` form) with random weights."""
+def tiny_clip(folder: str | Path, seed: int = 0, *, size: int = 32, config: dict | None = None) -> Path:
+    """An open_clip folder (its `local-dir:` form) with random weights; config: model_cfg of a larger one."""
     import open_clip
     from safetensors.torch import save_file
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    model_cfg = {
+    model_cfg = config or {
         "embed_dim": 32,
         "vision_cfg": {"image_size": size, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
         "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},

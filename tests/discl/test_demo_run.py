@@ -5,7 +5,12 @@ import json
 import pytest
 
 from discl.config import parse_config
+from discl.data import load_data
 from discl.demo import run
+from discl.hard import select_hard
+from discl.plan import make_plan
+from discl.recipe import make_recipe
+from discl.rejection import calibration_subset
 from discl.store import Store
 
 SHORT = [
@@ -18,11 +23,12 @@ METHODS = [
 ]  # fmt: skip
 
 
-def short_config(out):
+def short_config(out, overrides=None):
     """The demo's config with less of everything."""
     text, folder = run.files("discl.demo") / "digits.toml", run.files("discl.demo")
-    folders = [f"store.path={json.dumps(str(out / 'spectrum'))}", f"data.root={json.dumps(str(out / 'data'))}"]
-    return parse_config(text.read_text(), folder, overrides=[*SHORT, *folders])
+    folders = {"store.path": str(out / "spectrum"), "data.root": str(out / "data"), **(overrides or {})}
+    values = [f"{key}={json.dumps(value)}" for key, value in folders.items()]
+    return parse_config(text.read_text(), folder, overrides=[*SHORT, *values])
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +44,9 @@ def first(tmp_path_factory):
 def test_every_stage_leaves_its_files(first):
     out, report, _ = first
     assert report == out / "report.html" and report.stat().st_size < 5_000_000
-    assert {"config.toml", "data", "metrics.json", "report.html", "spectrum"} <= {p.name for p in out.iterdir()}
+    assert {"config.toml", "early-rejection.toml", "data", "metrics.json", "report.html", "spectrum"} <= {
+        p.name for p in out.iterdir()
+    }
     assert len(Store(out / "spectrum")) == 23 * 2
 
 
@@ -65,6 +73,14 @@ def test_a_second_run_makes_nothing_again_and_the_same_page(first):
     assert run.run_demo(out, on_event=events.append).read_bytes() == before
     assert {path: path.stat().st_mtime_ns for path in (out / "spectrum" / "shards").iterdir()} == files
     assert events == []
+
+
+def test_the_config_for_early_rejection_plans_enough_to_calibrate(tmp_path):
+    early = run.demo_config(tmp_path, run.EARLY_REJECTION)
+    table = load_data(early.data)
+    plan = make_plan(early, table, select_hard(early.hard, table), make_recipe(early))
+    subset = calibration_subset(plan, early.engine.false_reject_limit)
+    assert early.engine.early_rejection and all((subset.distil, subset.fit, subset.held))
 
 
 def test_the_shipped_config_is_whole(tmp_path):

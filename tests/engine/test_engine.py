@@ -227,6 +227,7 @@ def test_numpy_integers_are_seeds_and_levels(folder, integer):
         ({"mode": "fast"}, "mode='fast'.*exact"),
         ({"solver": "heun"}, "solver='heun'.*ddim"),
         ({"slots": 0}, "slots=0"),
+        ({"slots": "many"}, "or 'auto'"),
         ({"steps": 0}, "steps=0"),
         ({"device": "potato"}, "device='potato'"),
         ({"rejection": {"limit": 0.02}}, "rejection"),

@@ -2,8 +2,11 @@
 
 import json
 import os
+from collections.abc import Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from discl.atomic import write_atomic
 from discl.config import RunConfig, load_config, to_toml
@@ -17,6 +20,8 @@ from discl.report.runs import SourceFiles
 from discl.training import digest
 
 SEEDS, FULL_SEEDS = 5, 20  # trainings per method
+# The same spectrum with early rejection, and more of it: a rule needs held-back samples that were accepted.
+EARLY_REJECTION = {"engine.early_rejection": True, "engine.false_reject_limit": 0.1, "spectrum.seeds": 48}
 
 
 def run_demo(out: str | os.PathLike = "discl-demo", full: bool = False, on_event: OnEvent | None = None) -> Path:
@@ -24,11 +29,14 @@ def run_demo(out: str | os.PathLike = "discl-demo", full: bool = False, on_event
 
     `out` receives data/, spectrum/ (the store), config.toml, metrics.json, spectrum.png and report.html. What a
     finished or interrupted run left there is not made again. `full` trains each method 20 times, not 5.
+    early-rejection.toml is for `discl generate`: it calibrates early rejection on the demo's model and uses it.
     """
     out = Path(out).absolute()
     out.mkdir(parents=True, exist_ok=True)
     config = demo_config(out)
     write_atomic(out / "config.toml", to_toml(config).encode())
+    early = demo_config(out, {**EARLY_REJECTION, "store.path": str(out / "early-rejection")})
+    write_atomic(out / "early-rejection.toml", to_toml(early).encode())
     store = generate(config, on_event)
     seeds = range(FULL_SEEDS if full else SEEDS)
     identity = digest(to_toml(config), store.snapshot(), *map(str, seeds))
@@ -44,8 +52,8 @@ def _identity(file: Path) -> str | None:
     return json.loads(file.read_text("utf-8")).get("identity") if file.is_file() else None
 
 
-def demo_config(out: Path) -> RunConfig:
-    """The demo's config: models from the package, data and store below `out`."""
+def demo_config(out: Path, overrides: Mapping[str, Any] = MappingProxyType({})) -> RunConfig:
+    """The demo's config: models from the package, data and store below `out`; overrides: by dotted key."""
     with as_file(files("discl.demo") / "digits.toml") as file:
-        folders = {"store.path": out / "spectrum", "data.root": out / "data"}
-        return load_config(file, [f"{key}={json.dumps(str(folder))}" for key, folder in folders.items()])
+        values = {"store.path": str(out / "spectrum"), "data.root": str(out / "data"), **overrides}
+        return load_config(file, [f"{key}={json.dumps(value)}" for key, value in values.items()])
