@@ -112,7 +112,9 @@ class BareLoop:
         ]
         if engine.scorer:
             tower = engine.scorer
-            call = lambda rows: self._call(tower.model.encode_image, rows, (3, *tower.model.visual.image_size))  # noqa: E731
+            pixels = (3, *tower.model.visual.image_size)
+            dtype = next(tower.model.parameters()).dtype  # not always the engine's
+            call = lambda rows: self._call(tower.model.encode_image, rows, pixels, dtype)  # noqa: E731
             self.parts.append(self._part(call, len(requests) + sources, largest))
 
     @property
@@ -159,8 +161,10 @@ class BareLoop:
             return_dict=False,
         )
 
-    def _call(self, function: Callable, rows: int, shape: tuple[int, ...]) -> Callable[[], object]:
-        value = torch.randn(rows, *shape, device=self.device, dtype=self.dtype)
+    def _call(
+        self, function: Callable, rows: int, shape: tuple[int, ...], dtype: torch.dtype | None = None
+    ) -> Callable[[], object]:
+        value = torch.randn(rows, *shape, device=self.device, dtype=dtype or self.dtype)
         forward = torch.compile(function, dynamic=False, mode=self._mode)
         return lambda: forward(value)
 
