@@ -9,9 +9,11 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from discl.cli import main
 from discl.errors import StoreError
 from discl.store import Store, StoreWriter, home, remote_lease, verify
 from discl.store.home import Home
+from discl.store.merge import merge
 from tests.discl.project import contents, fake, make_project
 from tests.discl.store_samples import check, key, sample
 
@@ -130,6 +132,45 @@ def test_generating_to_a_url(tmp_path, tiny_models, fake_weights):
     assert len(files.ls(f"{root}/runs")) == 1  # the second run had nothing to make
 
 
+def parts(place: str, tmp_path: Path) -> list[str]:
+    """Three stores at `place` with 45 samples, some of them in two."""
+    for name, numbers in {"a": range(20), "b": range(10, 30), "c": range(30, 45)}.items():
+        write(f"{place}/{name}", numbers, tmp_path / f"writes-{name}")
+    return [f"{place}/{name}" for name in "abc"]
+
+
+def test_merging_urls(tmp_path, capsys):
+    urls, local = parts(f"memory://{uuid.uuid4().hex}", tmp_path), tmp_path / "local"
+    for into in (f"memory://{uuid.uuid4().hex}/all", str(local)):
+        assert main(["store", "merge", *urls[:2], "--into", into, "--shard-mb", "0.01"]) == 0
+        assert main(["store", "merge", *urls, "--into", into, "--shard-mb", "0.01"]) == 0
+        check(Store(into, cache=tmp_path / "read"), 45)
+        assert main(["store", "verify", into]) == 0
+    back = f"memory://{uuid.uuid4().hex}/back"
+    merge([local], back, 10**6)
+    assert len(Store(back).shards) == 1 and contents(Store(back)) == contents(Store(local))
+    with pytest.raises(StoreError, match="is one of the stores to merge"):
+        merge(urls, f"{urls[1]}/", 10**6)
+
+
+def test_a_torn_remote_store_is_found(tmp_path, capsys):
+    url = f"memory://{uuid.uuid4().hex}/store"
+    write(url, range(12), tmp_path / "writes")
+    files, root = fsspec.core.url_to_fs(url)
+    files.pipe_file(f"{root}/shards/000000.tar", b"torn")
+    assert main(["store", "verify", url]) == 1
+    assert "shards/000000.tar" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["compact", "reshard", "forget", "verify --repair", "import"])
+def test_what_works_in_folders_alone_says_so(tmp_path, command, capfd):
+    url = f"memory://{uuid.uuid4().hex}/store"
+    write(url, range(5), tmp_path / "writes")
+    more = {"forget": ["--source", "x"], "import": [str(tmp_path)]}.get(command, [])
+    assert main(["store", *command.split(), url, *more]) == 2
+    assert f"discl store merge {url} --into FOLDER" in capfd.readouterr().err
+
+
 @pytest.fixture
 def bucket(monkeypatch):
     """A bucket of a moto server on loopback."""
@@ -157,5 +198,8 @@ def test_s3(tmp_path, bucket):
     files, root = fsspec.core.url_to_fs(url)
     with pytest.raises(FileExistsError):
         files.pipe_file(f"{root}/manifest/000000.json", b"another", mode="create")
+    everything = merge(parts(f"{bucket}/parts", tmp_path), f"{bucket}/merged", 10_000)
+    check(everything, 45)
+    assert verify(f"{bucket}/merged") == []
     with pytest.raises(StoreError, match="s3://nowhere/store"), Home("s3://nowhere/store", tmp_path / "nowhere"):
         pass

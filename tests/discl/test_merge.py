@@ -1,5 +1,6 @@
 """merge: every sample once, in order; a conflict is named before anything is written; kills are survived."""
 
+import json
 import os
 import random
 import signal
@@ -73,3 +74,14 @@ def test_kills(tmp_path):
         assert done.returncode == -signal.SIGKILL
     check(merge(names[:2], names[2], 20_000), 100)
     assert verify(names[2]) == []
+
+
+def test_parts_of_other_slots_or_threads_are_said(tmp_path, caplog):
+    for name, threads in {"a": 2, "b": 2, "c": 4}.items():
+        fill(tmp_path / name, [len(name), ord(name)])
+        record = {"run_id": name, "recipe_digest": "r", "slots": 3, "threads": threads}
+        (tmp_path / name / "runs" / f"{name}.json").write_text(json.dumps(record))
+    merge([tmp_path / "a", tmp_path / "b"], tmp_path / "equal", 10**6)
+    assert not caplog.records
+    merge([tmp_path / "equal", tmp_path / "c"], tmp_path / "mixed", 10**6)
+    assert "3 slots and 2 CPU threads, 3 slots and 4 CPU threads" in caplog.text

@@ -67,7 +67,7 @@ def hard(args: argparse.Namespace, stop: Stop) -> None:
 
 
 def generate(args: argparse.Namespace, stop: Stop) -> None:
-    overrides = [*args.overrides, *([f"store.path={Path(args.out).absolute()}"] if args.out else [])]
+    overrides = [*args.overrides, *([f"store.path={_store_of(args.out)}"] if args.out else [])]
     config = _config(args, overrides)
     from discl.generation import generate
 
@@ -76,6 +76,12 @@ def generate(args: argparse.Namespace, stop: Stop) -> None:
         store = generate(config, on_event, part=args.part, cluster=cluster_of(args))
     print(f"{len(store)} samples, {len(store.selection('default'))} accepted", file=sys.stderr)
     print(config.store.path)
+
+
+def _store_of(out: str) -> str:
+    from discl.store import is_url
+
+    return out if is_url(out) else str(Path(out).absolute())
 
 
 def train(args: argparse.Namespace, stop: Stop) -> None:

@@ -18,10 +18,11 @@ DEFAULT = {"name": "ViT-B-32:openai", "prompt": "a photo of a {class}"}
 
 def score(args: argparse.Namespace, stop: Stop) -> None:
     from discl.scoring import ScoreRequest, score_images, score_store
+    from discl.store.remote import as_folder
 
     if args.batch < 1:
         raise ConfigError(f"--batch {args.batch}: give 1 or more")
-    target = Path(args.target)
+    target = as_folder(args.target)
     of_store = (target / "manifest").is_dir()
     judge = _judge_of(target) if of_store else DEFAULT
     clip = args.clip or judge["name"]

@@ -3,16 +3,16 @@
 import argparse
 import sys
 import time
-from pathlib import Path
 
 from discl.atomic import write_atomic
 from discl.cli.stop import Stop
+from discl.store.remote import as_folder
 from discl.watching.state import Look, State
 from discl.watching.views import as_page, as_prometheus, as_text
 
 
 def watch(args: argparse.Namespace, stop: Stop) -> None:
-    look, terminal = Look(Path(args.store)), sys.stdout.isatty()
+    look, terminal = Look(as_folder(args.store)), sys.stdout.isatty()
     while True:
         state = look()
         text = as_text(state)

@@ -17,6 +17,7 @@ from discl.store import manifest
 from discl.store.index import open_index
 from discl.store.keys import Keys
 from discl.store.reader import Store
+from discl.store.remote import as_folder
 from discl.store.rewrite import exclusive, rewrite, sweep
 from discl.store.selections import decode_selection, encode_selection
 
@@ -47,7 +48,7 @@ def forget(
 
 def known(path: str | os.PathLike, source: str) -> bool:
     """Whether the store has samples of this source id."""
-    root = Path(path)
+    root = as_folder(path)
     return any(_count(root, shard, frozenset([source])) for shard in manifest.sealed_shards(root))
 
 

@@ -11,6 +11,7 @@ from discl.progress import Meter, OnEvent, ignore
 from discl.quarantine import Quarantine
 from discl.store.foreign import KINDS, Found
 from discl.store.reader import Store
+from discl.store.remote import as_folder
 from discl.store.writer import StoreWriter
 
 MAGIC = ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG\r\n\x1a\n", "png"), (b"RIFF", "webp"))
@@ -30,6 +31,7 @@ def import_(
         raise StoreError(f"import kind {kind!r} is unknown; use one of {', '.join(KINDS)}")
     if not Path(source).exists():
         raise StoreError(f"{source}: there is nothing to import; check the path")
+    path = as_folder(path)
     keys: list[str] = []
     quarantine = Quarantine(path, 1, 1.0)
     meter = Meter("import", 0, on_event)

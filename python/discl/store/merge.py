@@ -3,17 +3,20 @@
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from discl.atomic import write_atomic
 from discl.errors import StoreError
 from discl.progress import Meter, OnEvent, ignore
 from discl.quarantine import Quarantine
 from discl.store.columns import SCHEMA
+from discl.store.home import Home
 from discl.store.index import open_index
 from discl.store.reader import Store
 from discl.store.records import records
+from discl.store.remote import is_url
 from discl.store.writer import StoreWriter
 
 log = logging.getLogger(__name__)
@@ -26,30 +29,61 @@ def merge(
 ) -> Store:
     """Copy the samples of the stores at `paths` into the store `into`, made if absent; a killed call goes on.
 
-    A key that has an image in one store and none in another keeps its image. Selections with one rule become one,
-    run records and quarantine lines come along. StoreError, before anything is written, for a key with different
-    bytes in two stores. About 200 bytes of memory per key.
+    All may be folders or URLs. A key that has an image in one store and none in another keeps its image. Selections
+    with one rule become one, run records and quarantine lines come along. StoreError, before anything is written, for
+    a key with different bytes in two stores. About 200 bytes of memory per key.
     """
-    into = Path(into)
     stores = [Store(path) for path in paths]
-    if into.resolve() in {store.path.resolve() for store in stores}:
-        raise StoreError(f"{into} is one of the stores to merge; give --into another folder")
+    if _place(into) in {_place(store.name) for store in stores}:
+        raise StoreError(f"{into} is one of the stores to merge; give --into another place")
+    if not is_url(into):
+        _merge(stores, Path(into), shard_bytes, on_event, None)
+    else:
+        with Home(os.fspath(into)) as home:
+            _merge(stores, home.folder, shard_bytes, on_event, home.send)
+    return Store(into)
+
+
+def _place(path: str | os.PathLike) -> str:
+    return os.fspath(path).rstrip("/") if is_url(path) else str(Path(path).resolve())
+
+
+def _merge(
+    stores: Sequence[Store], into: Path, shard_bytes: int, on_event: OnEvent, on_sealed: Callable[[int], None] | None
+) -> None:
     there = [Store(into)] if (into / "manifest").is_dir() else []
     homes = _homes([*there, *stores])
+    _warn_of_mixtures([*there, *stores])
     meter = Meter("merge", sum(map(len, stores)), on_event)
-    with StoreWriter(into, "merged", shard_bytes=shard_bytes, user_columns=_user_columns(stores)) as writer:
+    columns = _user_columns(stores)
+    with StoreWriter(into, "merged", shard_bytes=shard_bytes, user_columns=columns, on_sealed=on_sealed) as writer:
         for store in stores:
             for shard in store.shards:
-                for record in records(store.path, shard):
+                for record in records(store.local(shard), shard):
                     key = record.row["key"]
                     if homes[key][0] == store.name and key not in writer.keys:
                         writer.append(record.row, record.image, record.extension, record.embedding)
                     meter.advance()
-    merged = Store(into)
-    _merge_selections(merged, stores)
+    _merge_selections(Store(into), stores)
     for store in stores:
-        _bring_records(store.path, into)
-    return merged
+        _bring_records(store, into)
+
+
+def _warn_of_mixtures(stores: Sequence[Store]) -> None:
+    """Slots and CPU threads are in the last bits of images: who merges parts of one recipe may want them equal."""
+    found: dict[str, set[tuple[Any, Any]]] = {}
+    for store in stores:
+        for name in store.names("runs"):
+            try:
+                run = json.loads(store.file(f"runs/{name}") or b"{}")
+            except ValueError:
+                continue
+            if run.get("slots") and not (run.get("hardware") or {}).get("gpus"):
+                found.setdefault(run.get("recipe_digest", ""), set()).add((run["slots"], run.get("threads")))
+    for recipe, ways in found.items():
+        if len(ways) > 1:
+            shown = ", ".join(f"{slots} slots and {threads} CPU threads" for slots, threads in sorted(ways, key=str))
+            log.warning("recipe %s was made with %s: images may differ in their last bits", recipe, shown)
 
 
 def _homes(stores: Sequence[Store]) -> dict[str, tuple[str, Bytes]]:
@@ -71,16 +105,16 @@ def _homes(stores: Sequence[Store]) -> dict[str, tuple[str, Bytes]]:
 
 
 def _user_columns(stores: Sequence[Store]) -> list[str]:
-    shards = [(store.path, shard) for store in stores for shard in store.shards]
-    names = dict.fromkeys(name for path, shard in shards for name in open_index(path, shard).schema_arrow.names)
+    indexes = (open_index(store.path, shard) for store in stores for shard in store.shards)  # local by now
+    names = dict.fromkeys(name for index in indexes for name in index.schema_arrow.names)
     return [name for name in names if name not in SCHEMA.names]
 
 
 def _merge_selections(merged: Store, stores: Sequence[Store]) -> None:
     """One selection of each name, where all that have it were chosen by one rule."""
-    everywhere = [merged, *stores]
-    for name in sorted({file.stem for store in stores for file in (store.path / "selections").glob("*.parquet")}):
-        having = [store for store in everywhere if (store.path / f"selections/{name}.parquet").is_file()]
+    named = {store.name: _selections(store) for store in [merged, *stores]}
+    for name in sorted(set().union(*(_selections(store) for store in stores))):
+        having = [store for store in [merged, *stores] if name in named[store.name]]
         rules = {json.dumps(store.selection_rule(name), sort_keys=True): store.selection_rule(name) for store in having}
         if len(rules) > 1:
             log.warning("selection %r was chosen by different rules: it is left out; choose anew", name)
@@ -89,11 +123,14 @@ def _merge_selections(merged: Store, stores: Sequence[Store]) -> None:
         merged.write_selection(name, keys, next(iter(rules.values())))
 
 
-def _bring_records(source: Path, into: Path) -> None:
-    for file in sorted((source / "runs").glob("*.json")):
-        if not (into / "runs" / file.name).exists():
-            write_atomic(into / "runs" / file.name, file.read_bytes())
-    quarantine = source / "quarantine.jsonl"
-    if quarantine.is_file():
-        lines = [json.loads(line) for line in quarantine.read_text(encoding="utf-8").splitlines()]
-        Quarantine(into, 1, 1.0).record([(line["path"], line["reason"]) for line in lines])
+def _selections(store: Store) -> set[str]:
+    return {Path(name).stem for name in store.names("selections") if name.endswith(".parquet")}
+
+
+def _bring_records(source: Store, into: Path) -> None:
+    for name in source.names("runs"):
+        if name.endswith(".json") and not (into / "runs" / name).exists():
+            write_atomic(into / "runs" / name, source.file(f"runs/{name}") or b"{}")
+    lines = (source.file("quarantine.jsonl") or b"").decode().splitlines()
+    bad = [json.loads(line) for line in lines]
+    Quarantine(into, 1, 1.0).record([(line["path"], line["reason"]) for line in bad])

@@ -68,6 +68,24 @@ class Store:
         if self._remote:
             self._remote.bring([(name, self._numbered[number].files[name]) for number, name in names])
 
+    def local(self, shard: manifest.Shard) -> Path:
+        """Where the shard's files lie; those of a remote store are copied there and checked."""
+        self._bring((shard.number, name) for name in shard.files)
+        return self.path
+
+    def names(self, folder: str) -> list[str]:
+        """The files in one of the store's folders, sorted; none where there is no such folder."""
+        if self._remote:
+            return sorted(self._remote.names(folder))
+        return sorted(file.name for file in (self.path / folder).glob("*"))
+
+    def file(self, name: str) -> bytes | None:
+        """A small file that is no shard's: a run's record, the quarantine; None where it is not there."""
+        try:
+            return self._remote.read(name) if self._remote else (self.path / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
     def _bring_index(self) -> None:
         self._bring((shard.number, manifest.index_path(shard.number)) for shard in self.shards)
 

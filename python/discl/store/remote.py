@@ -32,6 +32,16 @@ def is_url(path: str | os.PathLike) -> bool:
     return "://" in os.fspath(path)
 
 
+def as_folder(path: str | os.PathLike) -> Path:
+    """The path of a store that a command changes where it lies. StoreError for a URL."""
+    if is_url(path):
+        raise StoreError(
+            f"{os.fspath(path)}: this works on a store in a folder; bring it with `discl store merge {os.fspath(path)} "
+            "--into FOLDER`, work there, and send it to a new URL in the same way"
+        )
+    return Path(path)
+
+
 class RemoteStore:
     """The store at `url`, of any kind that fsspec knows (s3://, gs://, https://, memory://, ...); read-only.
 

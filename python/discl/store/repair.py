@@ -18,6 +18,7 @@ from discl.store.forget import prune
 from discl.store.index import read_index
 from discl.store.keys import Keys
 from discl.store.records import Record, embedding_of, rows, shard_embeddings
+from discl.store.remote import as_folder
 from discl.store.rewrite import exclusive, locked, rewrite, sweep
 from discl.store.verification import shard_problems
 
@@ -41,7 +42,7 @@ def repair(path: str | os.PathLike, shard_bytes: int = 256_000_000, on_event: On
     makes them again. A killed call is finished by the same call. StoreError for no store, and for what cannot be
     mended: a damaged record of a rewrite, or another writer at work.
     """
-    root = Path(path)
+    root = as_folder(path)
     with locked(root):
         _enter_again(root)
         damaged, whole = _damaged(root)

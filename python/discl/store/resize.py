@@ -5,12 +5,13 @@ from pathlib import Path
 
 from discl.progress import OnEvent, ignore
 from discl.store import manifest
+from discl.store.remote import as_folder
 from discl.store.rewrite import exclusive, rewrite, sweep
 
 
 def reshard(path: str | os.PathLike, shard_bytes: int, on_event: OnEvent = ignore) -> int:
     """Write every shard anew at about `shard_bytes`, samples in the same order; returns how many shards there are."""
-    root = Path(path)
+    root = as_folder(path)
     with exclusive(root):
         _join(root, "reshard", manifest.sealed_shards(root), shard_bytes, on_event)
         sweep(root)
@@ -20,7 +21,7 @@ def reshard(path: str | os.PathLike, shard_bytes: int, on_event: OnEvent = ignor
 def compact(path: str | os.PathLike, shard_bytes: int, on_event: OnEvent = ignore) -> int:
     """Join the shards below half of `shard_bytes` and remove files that no manifest names; returns how many shards
     there are. Joined samples come behind those of the shards that stay."""
-    root = Path(path)
+    root = as_folder(path)
     with exclusive(root):
         small = [shard for shard in manifest.sealed_shards(root) if 2 * _bytes(shard) < shard_bytes]
         if len(small) > 1:

@@ -1,4 +1,4 @@
-"""A store's folder in, a list of what is wrong with it out: every byte of every sealed shard is read."""
+"""A store in, a list of what is wrong with it out: every byte of every sealed shard is read."""
 
 import os
 from collections import Counter
@@ -13,6 +13,7 @@ from discl.store.columns import KEY
 from discl.store.embeddings import read_embeddings
 from discl.store.encode import FORMATS
 from discl.store.index import read_index
+from discl.store.reader import Store
 
 
 def verify(path: str | os.PathLike) -> list[str]:
@@ -22,10 +23,15 @@ def verify(path: str | os.PathLike) -> list[str]:
     against tar, index against embeddings, keys that occur twice. Unsealed shards are not damage: the next
     writer recovers them.
     """
-    root = Path(path)
+    store = Store(path)
     problems: list[str] = []
     keys: Counter[str] = Counter()
-    for shard in manifest.sealed_shards(root):
+    for shard in store.shards:
+        try:
+            root = store.local(shard)
+        except StoreError as error:  # a remote store's copy that never came right
+            problems.append(str(error))
+            continue
         problems += [f"shard {shard.number:06d}: {problem}" for problem in shard_problems(root, shard)]
         keys.update(_keys(root, shard))
     return problems + [f"key {key} occurs {count} times" for key, count in sorted(keys.items()) if count > 1]
