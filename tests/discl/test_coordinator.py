@@ -5,8 +5,9 @@ import time
 import numpy as np
 import pytest
 
-from discl.cluster.coordinator import DECISIVE, Coordinator
+from discl.cluster.coordinator import Coordinator
 from discl.cluster.leases import MOST_LOSSES
+from discl.cluster.members import DECISIVE
 from discl.cluster.messages import Assignment, Hello, Report
 from discl.data import load_data
 from discl.errors import RunFailed

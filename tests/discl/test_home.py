@@ -1,5 +1,6 @@
 """Stores behind URLs are written whole: through faults, kills and second writers, and on S3 as moto plays it."""
 
+import json
 import random
 import uuid
 from pathlib import Path
@@ -11,6 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from discl.cli import main
 from discl.errors import StoreError
+from discl.quarantine import Quarantine
 from discl.store import Store, StoreWriter, home, remote_lease, verify
 from discl.store.home import Home
 from discl.store.merge import merge
@@ -93,6 +95,16 @@ def test_another_machine_goes_on(tmp_path):
     write(url, range(50), tmp_path / "another")
     check(Store(url, cache=tmp_path / "read"), 50)
     assert verify(fetched(url, tmp_path)) == []
+
+
+def test_what_another_machine_has_noted_stays(tmp_path):
+    """Bad images that B names are not lost when A, whose copy is older, goes on."""
+    url = f"memory://{uuid.uuid4().hex}/store"
+    for folder, path in (("a", "1.jpg"), ("b", "2.jpg"), ("a", "3.jpg")):
+        note = lambda folder=folder, path=path: Quarantine(tmp_path / folder, 9, 1.0).record([(path, "bad")])  # noqa: E731
+        write(url, range(5), tmp_path / folder, at_last=note)
+    noted = (Store(url, cache=tmp_path / "read").file("quarantine.jsonl") or b"").decode().splitlines()
+    assert [json.loads(line)["path"] for line in noted] == ["1.jpg", "2.jpg", "3.jpg"]
 
 
 def test_a_store_that_cannot_be_reached_for_long_is_an_error_and_goes_on_later(tmp_path):

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from discl.cluster.connection import LOOK_S, Cluster, as_actor, gpus_per_worker, room
-from discl.cluster.coordinator import Coordinator, Member
+from discl.cluster.coordinator import Coordinator
+from discl.cluster.members import Member
 from discl.cluster.messages import Assignment, Hello, Orders, Report
 from discl.cluster.worker import QUEUED, MakeEngine, Worker
 from discl.errors import RunFailed

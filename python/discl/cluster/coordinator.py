@@ -7,13 +7,12 @@ import logging
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from discl.cluster.leases import Block, Leases
+from discl.cluster.members import Member, different_versions
 from discl.cluster.messages import Assignment, Hello, Leased, Orders, Report
 from discl.errors import RunFailed
 from discl.filling import Filling
@@ -29,43 +28,6 @@ log = logging.getLogger(__name__)
 
 BLOCK_REQUESTS = 64  # a block's requests, about: some steps of work, and little to make again
 SKEW_S = 60.0
-# A worker with others of these makes other pixels.
-DECISIVE = ("discl", "torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow")
-
-
-def different_versions(there: dict[str, str], here: dict[str, str]) -> list[str]:
-    return [f"{name} {there.get(name)} there, {here[name]} here" for name in DECISIVE if there.get(name) != here[name]]
-
-
-@dataclass
-class Member:
-    """A worker as the coordinator knows it. state: starting, working, stopped, lost, failed or refused."""
-
-    name: str
-    folder: Path
-    host: str = "?"
-    state: str = "starting"
-    samples: int = 0
-    began: float | None = None  # by the coordinator's monotonic clock
-    ended: float | None = None
-    seen: float = field(default_factory=time.time)
-    stats: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def seconds(self) -> float:
-        """That it worked."""
-        return 0.0 if self.began is None else (self.ended or time.monotonic()) - self.began
-
-    def facts(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "host": self.host,
-            "state": self.state,
-            "samples": self.samples,
-            "seen": self.seen,
-            "seconds": self.seconds,
-            "slot_occupancy": self.stats.get("slot_occupancy"),
-        }
 
 
 class Coordinator:

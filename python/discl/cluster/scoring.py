@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from discl.cluster.connection import LOOK_S, Cluster, as_actor, connected, gpus_per_worker, room
-from discl.cluster.coordinator import different_versions
+from discl.cluster.members import different_versions
 from discl.errors import DisclError, RunFailed
 from discl.progress import Meter
 from discl.quarantine import Record

@@ -93,13 +93,15 @@ class Home:
         write_atomic(self.folder / name, self._try(f"read {name}", self._remote.read, name))
 
     def _fetch_loose(self) -> None:
-        """Records of runs and the like, which a run on another machine may have written."""
+        """Records of runs and the like, as a run on another machine may have left them: what is there counts. Only a
+        run's record is its own machine's."""
         for pattern in LOOSE:
             folder, _, suffix = pattern.rpartition("*")
             names = [f"{folder}{name}" for name in self._remote.names(folder.strip("/"))] if folder else [pattern]
             for name in names:
                 path = self.folder / name
-                if name.endswith(suffix) and not path.exists() and (data := self._read_loose(name)) is not None:
+                mine = name.startswith("runs/") and path.exists()
+                if name.endswith(suffix) and not mine and (data := self._read_loose(name)) is not None:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     write_atomic(path, data)
                     self._sent[name] = data
