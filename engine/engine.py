@@ -32,7 +32,7 @@ from discl.engine.reproducible import stable_rows
 from discl.engine.request import Request, Sample, check_guidance
 from discl.engine.slot_count import choose_slots
 from discl.engine.slots import Slots
-from discl.engine.solvers import MODES, build_solver
+from discl.engine.solvers import MODES, SOLVERS, build_solver
 from discl.engine.stats import Stats
 from discl.engine.work import Bucket, Preparation
 from discl.errors import DisclError
@@ -126,12 +126,10 @@ class Engine:
         of seconds that is kept in `cache` or the user's cache folder. Raises ModelError for what cannot be
         loaded and DisclError for options this version does not have.
         """
-        refuse_unknown(dtype=(dtype, DTYPES), backend=(backend, BACKENDS), mode=(mode, MODES))
-        rule = Rule.load(rejection) if isinstance(rejection, str | PathLike) else None
-        if rejection is not None and rule is None and not hasattr(rejection, "checks"):
-            raise DisclError(f"rejection={rejection!r}: give the file of a rule for early rejection, or None")
-        if rejection is not None and not clip:
-            raise DisclError("early rejection predicts CLIP scores: give clip as well, or rejection=None")
+        refuse_unknown(
+            dtype=(dtype, DTYPES), backend=(backend, BACKENDS), solver=(solver, ("auto", *SOLVERS)), mode=(mode, MODES)
+        )
+        rule = _rule(rejection, clip)
         chosen = find_device(device)
         check_slots(slots)
         check_whole(steps=(steps, 1, 1000))
@@ -149,14 +147,9 @@ class Engine:
             raise DisclError(
                 f"slots={slots}: {exported} was exported for {runs.slots}; export again with --slots {slots}"
             )
-        scorer = None
-        if clip:
-            from discl.engine.scorer import Scorer  # open_clip takes seconds to import
-
-            scorer = Scorer.from_pretrained(clip, device=chosen, batch=SCORE_BATCH, backend=runs)
         engine = cls(
             model,
-            scorer,
+            _scorer(clip, chosen, runs) if clip else None,
             device=chosen,
             slots=slots,
             backend=runs,
@@ -312,3 +305,19 @@ class Engine:
         if self.score_prompt is not None:
             return self.score_prompt.replace("{class}", request.class_name or "")
         return request.prompt
+
+
+def _rule(rejection: "str | PathLike | Rejection | None", clip: str | None) -> Rule | None:
+    """The rule in a file; None for no early rejection, or for one that is given as an object."""
+    rule = Rule.load(rejection) if isinstance(rejection, str | PathLike) else None
+    if rejection is not None and rule is None and not hasattr(rejection, "checks"):
+        raise DisclError(f"rejection={rejection!r}: give the file of a rule for early rejection, or None")
+    if rejection is not None and not clip:
+        raise DisclError("early rejection predicts CLIP scores: give clip as well, or rejection=None")
+    return rule
+
+
+def _scorer(clip: str, device: torch.device, backend: Backend) -> "Scorer":
+    from discl.engine.scorer import Scorer  # open_clip takes seconds to import
+
+    return Scorer.from_pretrained(clip, device=device, batch=SCORE_BATCH, backend=backend)

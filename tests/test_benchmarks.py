@@ -30,6 +30,18 @@ def test_a_script_runs_small(name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("backend", "ratio"), [("onnx", "onnx / torch-compile"), ("aoti", "first image: aoti / compile, warm")]
+)
+def test_exported_backends_are_measured_beside_torch(backend, ratio):
+    command = [sys.executable, "-m", "benchmarks", "engine", "--model", "demo", "--backend", backend, "--small"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search(rf"{re.escape(ratio)} +\d+\.\d+x", done.stdout)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
