@@ -6,12 +6,14 @@ million rows in the memory that 10 million take, but for one 8-byte number per r
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from discl.ahead import ahead
 from discl.attempts import Attempts
 from discl.errors import StoreError
 from discl.filtering.coverage import Coverage
@@ -20,7 +22,7 @@ from discl.filtering.duplicates import without_near_duplicates
 from discl.filtering.fallback import Fallback, taken_back
 from discl.filtering.rules import Rules
 from discl.filtering.scores import ShardScores
-from discl.filtering.spool import CHUNK, Spool
+from discl.filtering.spool import AHEAD, CHUNK, Spool
 from discl.filtering.wishes import one_of_each_wish
 from discl.rejection import refuse_below
 from discl.store import Store
@@ -79,7 +81,8 @@ def filter_store(
         if write:
             asked = {"rule": "filter", **rules.to_json(), "recipe": spool.recipe, "kept": filtering.kept}
             asked |= {"scorer": scores.definition} if scores else {}
-            store.write_selection_stream(name, _keys(store, filtering.alive), asked)
+            with closing(ahead(_keys(store, filtering.alive), AHEAD)) as keys:
+                store.write_selection_stream(name, keys, asked)
         return Outcome(name, spool.recipe, filtering.kept, Coverage.of(spool, filtering.alive), fallback)
 
 

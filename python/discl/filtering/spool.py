@@ -6,6 +6,7 @@ which lie in a file, so that memory does not grow with the store.
 
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from discl.ahead import ahead
 from discl.errors import StoreError
 from discl.store import index
 from discl.store.keys import Keys
@@ -33,7 +35,11 @@ RECORD = np.dtype(
     ]
 )
 CHUNK = 1 << 18
-COLUMNS = ["key", "recipe", "status", "shard", "class_id", "class_name", "level", "source_id", "text_score", "margin"]
+COLUMNS = [
+    "key", "recipe", "status", "shard", "class_id", "class_name", "level", "source_id", "text_score", "margin",
+    "attempt_of",
+]  # fmt: skip
+AHEAD = 2  # batches that a second thread reads, checks and decodes meanwhile
 NAMED = 4096  # sources whose names are remembered, for the coverage table
 
 
@@ -42,6 +48,7 @@ class Spool:
 
     good: bool [rows], status ok, an image in a shard, and of `recipe` (None: there must be only one; StoreError).
     class_names: by code. levels: sorted. sources: how many. made: status ok of the recipe, image or not.
+    retried: the wishes with several attempts.
     """
 
     def __init__(self, store: "Store", recipe: str | None, scores: "ShardScores | None" = None):
@@ -49,17 +56,21 @@ class Spool:
         self.recipe, self._any_recipe = recipe, recipe is None
         self.class_names: list[str] = []
         self.source_names: list[str] = []
-        self.source_class = np.zeros(0, np.int32)
         self.made = self.without_image = 0
         self._classes: dict[object, int] = {}
         self._sources = Keys()
+        self._first_class: list[np.ndarray] = []
+        self.retried = Keys()
         self._levels = np.zeros(256, bool)
         self._file = tempfile.TemporaryFile(prefix="discl-filter-")  # noqa: SIM115 (closed by __exit__)
         start = 0
-        for batch, scored in _batches(store, scores):
-            self._good(start, batch)
-            self._file.write(self._records(batch, scored).tobytes())
-            start += len(batch)
+        with closing(ahead(_batches(store, scores), AHEAD)) as batches:
+            for batch, scored in batches:
+                self._good(start, batch)
+                self._records(batch, scored).tofile(self._file)
+                self.retried.add_column(pc.unique(batch["attempt_of"].drop_null()))
+                start += len(batch)
+        self.source_class = np.concatenate([np.zeros(0, np.int32), *self._first_class])
         self.levels = np.flatnonzero(self._levels)
         self.sources = len(self._sources)
         self._place = np.zeros(256, np.uint8)
@@ -89,8 +100,9 @@ class Spool:
         for rows, records in self.chunks():
             found = of(records[mask[rows]])
             if len(found):
-                part = np.bincount(found)
-                total[: len(part)] += part
+                low = found.min()  # sources lie one after the other: a chunk has few of millions of groups
+                part = np.bincount(found - low)
+                total[low : low + len(part)] += part
         return total
 
     def by_class_level(self, records: np.ndarray) -> np.ndarray:
@@ -171,7 +183,7 @@ class Spool:
             first = np.full(len(words), len(codes))
             np.minimum.at(first, codes, np.arange(len(codes)))
             order = fresh[np.argsort(numbers[fresh])]
-            self.source_class = np.concatenate([self.source_class, classes[first[order]]])
+            self._first_class.append(classes[first[order]])
             self.source_names += [words[at] for at in order[: max(0, NAMED - len(self.source_names))]]
         return numbers[codes] if len(codes) else np.empty(0, np.int32)
 

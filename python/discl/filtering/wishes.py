@@ -18,12 +18,9 @@ def one_of_each_wish(store: "Store", spool: Spool, alive: np.ndarray, attempts: 
 
     Only wishes with several attempts are held in memory.
     """
-    wishes = Keys()
-    for batch in store.scan(["attempt_of"], rows=CHUNK):
-        wishes.add_column(pc.unique(batch["attempt_of"].drop_null()))
-    if not wishes:
+    if not spool.retried:
         return False
-    rows, wish, retry = _several(store, alive, wishes)
+    rows, wish, retry = _several(store, alive, spool.retried)
     score = np.empty(len(rows), np.float32)
     for place, records in spool.chunks():
         inside = slice(*np.searchsorted(rows, [place.start, place.stop]))
