@@ -43,18 +43,24 @@ FILTERS = {
 def arguments(parser) -> None:
     parser.add_argument("--part", choices=("images", "filter"), help="default: both")
     parser.add_argument("--rows", type=int, default=10_000_000, help="of the filter's store (default: 10 million)")
+    parser.add_argument("--store", help="where the filter's store is kept for the next call (default: nowhere)")
+    parser.add_argument("--dtype", choices=tuple(DTYPES), help="of the images' part (default: all)")
 
 
-def run(small: bool = False, part: str | None = None, rows: int = 10_000_000) -> None:
+def run(
+    small: bool = False, part: str | None = None, rows: int = 10_000_000, store: str | None = None,
+    dtype: str | None = None,
+) -> None:  # fmt: skip
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if part != "filter" and (small or device.type == "cuda"):
         score_kernels(device, small)
         score_on_device(build(small), device, small)
     if part != "filter" and device.type == "cpu":
-        for name in DTYPES:
+        for name in [dtype] if dtype else DTYPES:
             score_images(name, small)
     if part != "images":
-        filter_rows(20_000 if small else rows, small)
+        with tempfile.TemporaryDirectory(prefix="discl-bench-") as folder:
+            filter_rows(Path(store or folder) / "rows", 20_000 if small else rows, small)
 
 
 def score_images(dtype: str, small: bool) -> None:
@@ -159,21 +165,20 @@ class Released:
         return torch.cosine_similarity(torch.cat(images), words)
 
 
-def filter_rows(rows: int, small: bool) -> None:
-    repeats = 1 if small else 5 if rows <= 20_000_000 else 1
-    with tempfile.TemporaryDirectory(prefix="discl-bench-") as folder:
-        store = Path(folder) / "store"
+def filter_rows(store: Path, rows: int, small: bool) -> None:
+    repeats = 1 if small else 3 if rows <= 20_000_000 else 1
+    if not store.exists():
         write_scored_rows(store, rows)
-        for name, flags in FILTERS.items():
-            runs = [filter_once(store, flags) for _ in range(repeats)]
-            rates = {"discl": np.array([30 / run["seconds"] for run in runs]), "30 s": np.ones(repeats),
-                     "2 GB / peak": np.array([2e6 / run["peak_kb"] for run in runs])}  # fmt: skip
-            record(
-                "score", rates, "asked / taken",
-                {"30 s / discl": ("discl", "30 s"), "2 GB / discl": ("2 GB / peak", "30 s")}, keep=not small,
-                part="filter", rows=f"{rows}", rule=name, flags=" ".join(flags),
-                seconds=[run["seconds"] for run in runs], peak_mb=[run["peak_kb"] / 1000 for run in runs],
-            )  # fmt: skip
+    for name, flags in FILTERS.items():
+        runs = [filter_once(store, flags) for _ in range(repeats)]
+        rates = {"discl": np.array([30 / run["seconds"] for run in runs]), "30 s": np.ones(repeats),
+                 "2 GB / peak": np.array([2e6 / run["peak_kb"] for run in runs])}  # fmt: skip
+        record(
+            "score", rates, "asked / taken",
+            {"30 s / discl": ("discl", "30 s"), "2 GB / discl": ("2 GB / peak", "30 s")}, keep=not small,
+            part="filter", rows=f"{rows}", rule=name, flags=" ".join(flags),
+            seconds=[run["seconds"] for run in runs], peak_mb=[run["peak_kb"] / 1000 for run in runs],
+        )  # fmt: skip
 
 
 def filter_once(store: Path, flags: list[str]) -> dict[str, float]:

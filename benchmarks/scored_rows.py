@@ -33,19 +33,21 @@ def _shard(number: int, start: int, rows: int) -> pa.Table:
     source = at // (len(LEVELS) * SEEDS)
     label = source % CLASSES
     level = np.array(LEVELS)[at % len(LEVELS)]
-    digits = random.bytes(16 * rows).hex()
-    keys = [digits[32 * i : 32 * i + 32] for i in range(rows)]
-    names = np.array([f"a class with the number {label}" for label in range(CLASSES)], object)
+    digits = random.bytes(16 * rows).hex().encode()
+    keys = pa.Array.from_buffers(pa.binary(32), rows, [None, pa.py_buffer(digits)]).cast(pa.binary()).cast(pa.string())
+    names = pa.array([f"a class with the number {label}" for label in range(CLASSES)]).take(pa.array(label))
+    sources, source_at = np.unique(source, return_inverse=True)
+    source_ids = [f"train/{each % CLASSES:04d}/image-{each:08d}.jpg" for each in sources]
     columns = {
         "key": keys,
         "run_id": ["run"] * rows,
         "recipe": ["0123456789abcdef" * 2] * rows,
-        "source_id": [f"train/{label[i]:04d}/image-{source[i]:08d}.jpg" for i in range(rows)],
+        "source_id": pa.array(source_ids).take(pa.array(source_at)),
         "class_id": label,
-        "class_name": names[label],
+        "class_name": names,
         "level": level,
         "seed": at // len(LEVELS) % SEEDS,
-        "prompt": names[label],
+        "prompt": names,
         "text_score": random.normal(0.25 + level / 1000, 0.05).astype(np.float32),
         "image_score": random.uniform(0.3, 0.9, rows).astype(np.float32),
         "margin": random.normal(0.02, 0.05, rows).astype(np.float32),
