@@ -1,13 +1,18 @@
 """The engine on ONNX Runtime: exact mode's images, whatever the batch; clear words where it cannot run."""
 
 import builtins
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from discl import Engine, Request
+from discl.cli import main
 from discl.errors import DisclError, ModelError
+from discl.scoring import ScoreRequest, score_images
 from tests.engine.exports import tiny_export
 from tests.engine.oracle import assert_close_pixels, random_image
 from tests.tiny import tiny_clip, tiny_sdxl
@@ -54,6 +59,45 @@ def test_weights_that_stand_in_the_files_are_not_held_twice():
     tiny = tiny_export()
     with Engine.from_pretrained(tiny.model, backend="onnx", exported=str(tiny.onnx)) as engine:
         assert all(weight.is_meta for weight in [*engine.model.unet.parameters(), *engine.model.vae.parameters()])
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for number in range(5):
+        file = tmp_path / "pictures" / ("owl", "fox")[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        random_image(40, 30 + number, seed=number).save(file)
+    return tmp_path / "pictures"
+
+
+def score_rows_of(folder) -> list[dict]:
+    return [row for file in sorted(folder.glob("*.parquet")) for row in pq.read_table(file).to_pylist()]
+
+
+def test_discl_score_gives_torchs_scores(pictures, tmp_path, capsys):
+    tiny = tiny_export()
+    request = ScoreRequest("x", tiny.clip, batch=3)
+    expected = score_rows_of(score_images(pictures, "imagefolder", tmp_path / "plain", request))
+    told = ["--clip", tiny.clip, "--batch", "3", "--backend", "onnx", "--exported", str(tiny.onnx)]
+    assert main(["score", str(pictures), *told, "--out", str(tmp_path / "onnx")]) == 0
+    folder = Path(capsys.readouterr().out.strip().splitlines()[-1])
+    assert json.loads((folder / "scorer.json").read_text())["backend"] == "onnx"
+    found = score_rows_of(folder)
+    assert [row["path"] for row in found] == [row["path"] for row in expected] and len(found) == 5
+    for ours, row in zip(found, expected, strict=True):
+        assert ours["text_score"] == pytest.approx(row["text_score"], abs=1e-5)
+        assert ours["margin"] == pytest.approx(row["margin"], abs=2e-5)
+
+
+def test_discl_score_refuses_what_it_cannot_run(pictures, tmp_path):
+    other, onnx = str(tiny_clip(tmp_path / "clip", seed=9)), str(tiny_export().onnx)
+    for request, error, message in (
+        (ScoreRequest("x", other, backend="onnx"), DisclError, "discl export onnx"),
+        (ScoreRequest("x", other, backend="onnx", exported=onnx), ModelError, "clip_image.onnx is of another model"),
+        (ScoreRequest("x", other, device="cuda:x"), ModelError, "is not a device"),
+    ):
+        with pytest.raises(error, match=message):
+            score_images(pictures, "imagefolder", tmp_path / "out", request)
 
 
 def refusal(error: type = ModelError, **options) -> str:

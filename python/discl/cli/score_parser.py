@@ -27,6 +27,11 @@ def add_score_command(known, add: Callable[..., argparse.ArgumentParser]) -> Non
     command.add_argument(
         "--diversity", metavar="SELECTION", help="also print how much its images of one class differ, by level"
     )
+    command.add_argument(
+        "--backend", choices=("torch", "torch-compile", "onnx", "aoti", "tensorrt"), default="torch",
+        help="runs the towers (default: torch)",
+    )  # fmt: skip
+    command.add_argument("--exported", metavar="DIR", help="of the last three: what `discl export --clip` wrote")
     command.add_argument("--device", default="auto")
     command.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     command.add_argument("--batch", type=int, default=64, metavar="N", help="images per forward pass (default: 64)")

@@ -37,6 +37,8 @@ def score(args: argparse.Namespace, stop: Stop) -> None:
         device=args.device,
         dtype=args.dtype,
         batch=args.batch,
+        backend=args.backend,
+        exported=args.exported,
     )
     with progress(stop) as on_event:
         if of_store:

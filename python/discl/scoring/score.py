@@ -53,7 +53,8 @@ class ScoreRequest:
 
     name: of scores/<name>/. clip: as [score] clip. pixels: decode images also where embeddings of this CLIP are kept.
     data: real images for image, centroid and leakage scores; its classes then compete for margin and rank, else those
-    of the store. classifier: a training's folder, for confidence.
+    of the store. classifier: a training's folder, for confidence. backend: runs both towers, as [model] backend;
+    exported: the folder that `discl export` wrote for it with this CLIP.
     """
 
     name: str
@@ -66,14 +67,19 @@ class ScoreRequest:
     device: str = "cpu"
     dtype: str = "float32"
     batch: int = 64
+    backend: str = "torch"
+    exported: str | None = None
 
     def scorer(self) -> "Scorer":
         import torch
 
+        from discl.engine.backends import open_backend
+        from discl.engine.options import find_device
         from discl.engine.scorer import Scorer
 
-        device = self.device if self.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-        return Scorer.from_pretrained(self.clip, device, getattr(torch, self.dtype), self.batch)
+        device = find_device(self.device)
+        backend = open_backend(self.backend, device, self.exported)
+        return Scorer.from_pretrained(self.clip, device, getattr(torch, self.dtype), self.batch, backend)
 
     def definition(self, clip_digest: str, class_names: list[str]) -> dict[str, Any]:
         """What the scores depend on; `digest` tells whether files of an earlier call still hold."""
@@ -93,6 +99,8 @@ class ScoreRequest:
             "real_images": ids,
             "classifier": state_of(self.classifier) if self.classifier else None,
         }
+        if self.backend != "torch":
+            facts["backend"] = self.backend
         return facts | {"digest": hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()}
 
 
