@@ -89,6 +89,15 @@ def test_half_precision_stays_close(plain, dtype):
         torch.testing.assert_close(result, getattr(exact, method)(given), atol=2e-2, rtol=0)
 
 
+def test_bfloat16_moves_scores_by_less_than_5e_3(plain, record_property):
+    exact, half = (Scorer.from_pretrained(str(plain), dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
+    images = pictures(seed=3)
+    scores = [scorer.embed_pil(images) @ scorer.embed_texts(WORDS).T for scorer in (exact, half)]
+    shift = (scores[0] - scores[1]).abs().max().item()
+    record_property("largest shift", shift)
+    assert 0 < shift < 5e-3, shift
+
+
 def test_an_embedding_does_not_depend_on_its_neighbours(plain):
     scorer, images = Scorer.from_pretrained(str(plain), batch=4), pictures([(40, 30)] * 7, seed=5)
     alone = torch.cat([scorer.embed_pil([image]) for image in images])

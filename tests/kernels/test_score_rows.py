@@ -57,6 +57,27 @@ def test_equals_a_plain_loop_over_torchs_cosines(shape):
     assert torch.equal(found.counts, counts) and torch.equal(found.histogram, histogram)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_ten_thousand_classes_of_the_widest_tower(dtype, device):
+    classes, width = 10_000, 1280
+    generator = torch.Generator().manual_seed(5)
+    texts = torch.randn(classes, width, generator=generator).to(device, dtype)
+    labels = torch.tensor([0, 9_999, 4_321], device=device)
+    # In the interpreter a tile takes as long for 3 images as for 64.
+    images = texts[labels] + torch.randn(3, width, generator=generator).to(device, dtype)
+    images[1] = texts[17]  # shows another class
+    found = score_rows(images, texts, labels, torch.tensor([0, 1, 0], device=device), None, 0.5, 2)
+    cosines = cosine_similarity(images.double()[:, None], texts.double()[None], dim=2)
+    own = cosines.gather(1, labels[:, None])
+    best_other = cosines.scatter(1, labels[:, None], -1.0).amax(1)
+    torch.testing.assert_close(found.text_score.double(), own[:, 0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.margin.double(), own[:, 0] - best_other, atol=1e-5, rtol=0)
+    assert torch.equal(found.rank.long(), 1 + (cosines > own).sum(1))
+    assert found.accepted.tolist() == [0, 2] and found.counts.sum() == 2
+    assert found.counts[0, 0] == found.counts[4_321, 0] == 1
+    assert found.histogram.sum() == 3
+
+
 def test_without_references_and_with_nan_and_zero_vectors(device):
     embeddings, texts, class_ids, levels, _, _, level_count = arguments((5, 4, 6, 2), device=device)
     embeddings[0] = 0
