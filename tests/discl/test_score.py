@@ -153,8 +153,8 @@ def test_leakage_finds_the_evaluation_image_itself(tmp_path, clip):
 
 
 def test_foreign_images_stream_resume_and_name_what_is_bad(tmp_path, clip, monkeypatch):
-    monkeypatch.setattr("discl.scoring.score.BLOCK", 4)
-    monkeypatch.setattr("discl.scoring.score.AT_ONCE", 2)
+    monkeypatch.setattr("discl.scoring.foreign.BLOCK", 4)
+    monkeypatch.setattr("discl.scoring.foreign.AT_ONCE", 2)
     random = np.random.default_rng(0)
     leaf = tmp_path / "tree" / "red_fox" / "Strength70_guidance10_seed3"
     other = tmp_path / "tree" / "owl" / "Strength100_guidance10_seed3"

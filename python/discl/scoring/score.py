@@ -1,4 +1,4 @@
-"""A store, or images from elsewhere, in; scores/<scorer>/ out: one Parquet file per shard, or per `BLOCK` images.
+"""A store in, scores/<scorer>/ out: one Parquet file per shard.
 
 A file is written whole when its rows are scored, so a killed call goes on where it was; one shard's worth is in memory.
 """
@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,6 @@ from discl.quarantine import Quarantine, Record
 from discl.run_record import earlier_runs
 from discl.scoring.judge import Judge
 from discl.store import Store, manifest
-from discl.store.foreign import KINDS
 from discl.store.index import scan
 from discl.store.records import ShardImages
 
@@ -42,7 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BLOCK = 4096  # foreign images per file
+BLOCK = 4096  # rows scored together, and images from elsewhere per file
 AT_ONCE = 256  # images decoded together
 KNOWN = ["key", "class_id", "class_name", "source_id", "shard", "offset", "length", "crc32c"]
 
@@ -121,7 +119,7 @@ def score_store(
     scoring = None if cluster else StoreScoring(store, request, record)
     digest = scoring.judge.scorer.digest if scoring else clip_digest(request.clip)
     definition = request.definition(digest, names)
-    folder = _folder(store.path, request.name, definition)
+    folder = open_folder(store.path, request.name, definition)
     done = ShardScores(store, request.name)
     due = [shard for shard in store.shards if done.read(shard) is None]
     meter.done = len(store) - sum(shard.rows for shard in due)
@@ -143,7 +141,7 @@ class StoreScoring:
         self._store, self._request, self._record = store, request, record
         classes = _classes(store)
         names = _competing(store, classes, request.data)
-        self.judge = _judge(request, names, record)
+        self.judge = judge_for(request, names, record)
         self._reuse = not request.pixels and _made_by(store, self.judge.scorer.digest)
         _check_widths(store, self.judge.scorer.width) if self._reuse else None
         self._numbers = {each: names.index(name) for each, name in classes.items()}
@@ -155,14 +153,14 @@ class StoreScoring:
     def score(self, shard: manifest.Shard, meter: Meter) -> None:
         """Write the shard's scores, whole or not at all."""
         parts = list(_shard(self._store, shard, self.judge, self._numbers, self._reuse, self._record, meter))
-        _write(scores_folder(self._store.path, self._request.name) / _file_name(shard), parts)
+        write(scores_folder(self._store.path, self._request.name) / _file_name(shard), parts)
 
 
 def _file_name(shard: manifest.Shard) -> str:
     return f"{shard.number:06d}.parquet"
 
 
-def _judge(request: ScoreRequest, class_names: list[str], record: Record) -> Judge:
+def judge_for(request: ScoreRequest, class_names: list[str], record: Record) -> Judge:
     scorer = request.scorer()
     judge = Judge(scorer, class_names, request.prompt, request.negatives)
     if request.data is not None:
@@ -201,7 +199,7 @@ def _class_key(number: int | None, name: str | None) -> int | str:
     return number if number is not None else name or ""
 
 
-def _folder(root: Path, name: str, definition: dict[str, Any]) -> Path:
+def open_folder(root: Path, name: str, definition: dict[str, Any]) -> Path:
     """scores/<name>/ with its definition; files of another definition are gone."""
     folder = scores_folder(root, name)
     folder.mkdir(parents=True, exist_ok=True)
@@ -257,22 +255,22 @@ def _shard(
                 images[at] = decode_image(encoded or b"", f"sample {row['key']}")
             except (DataError, OSError, RuntimeError, IndexError) as error:
                 record([(f"{manifest.shard_path(shard.number)}/{row['key']}", str(error))])
-        _embed(judge, images, embedded)
+        embed(judge, images, embedded)
         classes = np.array([numbers[_class_key(row["class_id"], row["class_name"])] for row in rows])
-        yield _judged(judge, embedded, classes, rows, images, {"key": batch["key"]})
+        yield judged(judge, embedded, classes, rows, images, {"key": batch["key"]})
         start += len(rows)
         meter.done += len(rows) - 1
         meter.advance()
 
 
-def _embed(judge: Judge, images: "list[Image.Image | None]", embedded: np.ndarray) -> None:
+def embed(judge: Judge, images: "list[Image.Image | None]", embedded: np.ndarray) -> None:
     """Fill in, in place, the rows that have an image and no finite embedding."""
     lacking = [at for at, image in enumerate(images) if image is not None and not np.isfinite(embedded[at]).all()]
     if lacking:
         embedded[lacking] = judge.scorer.embed_pil([image for at in lacking if (image := images[at])]).cpu().numpy()
 
 
-def _judged(
+def judged(
     judge: Judge, embedded: np.ndarray, classes: np.ndarray, rows: list[dict], images: "list[Image.Image | None]",
     first: dict,
 ) -> pa.Table:  # fmt: skip
@@ -282,72 +280,7 @@ def _judged(
     return pa.table({**first, **{name: table[name] for name in table.column_names}})
 
 
-def _write(file: Path, parts: Iterable[pa.Table]) -> None:
+def write(file: Path, parts: Iterable[pa.Table]) -> None:
     buffer = io.BytesIO()
     pq.write_table(pa.concat_tables(parts), buffer)
     write_atomic(file, buffer.getvalue())
-
-
-def score_images(
-    source: str | os.PathLike, kind: str, out: str | os.PathLike, request: ScoreRequest, on_event: OnEvent = ignore
-) -> Path:
-    """Score images that are in no store into OUT/scores/<name>/; kinds as for `discl store import`.
-
-    Rows are (path, class_name, level, seed) with their scores, in the order in which the images lie, `BLOCK` to a
-    file; whole files of an earlier call are passed over. What cannot be decoded has a `reason` in its row and a line in
-    OUT/quarantine.jsonl. Classes are those that occur, by name, else by number; ConfigError for images without either.
-    """
-    if kind not in KINDS:
-        raise StoreError(f"kind {kind!r} is unknown; use one of {', '.join(KINDS)}")
-    if not Path(source).exists():
-        raise StoreError(f"{source}: there is nothing to score; check the path")
-    names = sorted(
-        {found.row.get("class_name") or str(found.row.get("class_id", "")) for found in KINDS[kind](Path(source))}
-    )
-    if not names:
-        raise StoreError(f"{source}: no image for kind {kind!r}")
-    record = Quarantine(out, 1, 1.0).record
-    judge = _judge(request, names, record)
-    folder = _folder(Path(out), request.name, request.definition(judge.scorer.digest, names))
-    numbers = {name: at for at, name in enumerate(names)}
-    meter = Meter("score", 0, on_event)
-    images = KINDS[kind](Path(source))
-    block = 0
-    while True:
-        file = folder / f"{block:06d}.parquet"
-        pieces = iter(lambda: list(islice(images, AT_ONCE)), [])
-        if file.is_file():
-            skipped = sum(1 for _ in islice(images, BLOCK))
-            meter.done += skipped
-            if skipped < BLOCK:
-                return folder
-        else:
-            parts = [_foreign(piece, judge, numbers, record, meter) for piece in islice(pieces, BLOCK // AT_ONCE)]
-            if parts:
-                _write(file, parts)
-            if sum(map(len, parts)) < BLOCK:
-                return folder
-        block += 1
-
-
-def _foreign(piece: list, judge: Judge, numbers: dict[str, int], record: Record, meter: Meter) -> pa.Table:
-    embedded = np.full((len(piece), judge.scorer.width), np.nan, np.float32)
-    images: list[Image.Image | None] = [None] * len(piece)
-    for at, found in enumerate(piece):
-        try:
-            images[at] = decode_image(found.image, found.name)
-        except DataError as error:
-            record([(found.name, str(error))])
-    _embed(judge, images, embedded)
-    names = [found.row.get("class_name") or str(found.row.get("class_id", "")) for found in piece]
-    first = {
-        "path": pa.array([found.name for found in piece], pa.string()),
-        "class_name": pa.array(names, pa.string()),
-        "level": pa.array([found.row.get("level") for found in piece], pa.int32()),
-        "seed": pa.array([found.row.get("seed") for found in piece], pa.int64()),
-    }
-    meter.done += len(piece) - 1
-    meter.total = meter.done + 2  # nobody knows how many there are
-    meter.advance()
-    rows = [{"source_id": found.name} for found in piece]
-    return _judged(judge, embedded, np.array([numbers[name] for name in names]), rows, images, first)
