@@ -90,7 +90,7 @@ def test_a_signal_seals_and_the_same_command_goes_on(tmp_path, tiny_models):
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("kills", "seed"), [(2, 0), pytest.param(30, 1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("kills", "seed"), [(5, 0), pytest.param(30, 1, marks=pytest.mark.slow)])
 def test_killed_actors_and_drivers(tmp_path, tiny_models, kills, seed):
     file = without_score(make_project(tmp_path, tiny_models))
     wishes = ("spectrum.seeds=25", "spectrum.levels=[0, 25, 50, 75]")
