@@ -44,7 +44,7 @@ class CMakeBuild(build_ext):
 setup(
     package_dir=ROOMS,
     packages=packages(),
-    package_data={"discl": ["*.pyi", "py.typed", "demo/*.toml", "demo/assets/**", "report/*"]},
+    package_data={"discl": ["*.pyi", "py.typed", "demo/*.toml", "configs/*", "demo/assets/**", "report/*"]},
     ext_modules=[Extension("discl._C", sources=[])],
     cmdclass={"build_ext": CMakeBuild},
     zip_safe=False,

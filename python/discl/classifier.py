@@ -1,12 +1,14 @@
 """A name becomes an image classifier and the view of images it is trained on."""
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
-from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+from discl.clip_classifier import CAPTIONS, PREFIX, ClipClassifier, clip_views
 from discl.errors import ConfigError
 from discl.views import View
 
@@ -20,9 +22,39 @@ class Recipe:
     test: View
 
 
-def _resnet(*blocks: int) -> Callable[[int], nn.Module]:
+def _resnet(*blocks: int, block: type = BasicBlock) -> Callable[[int], nn.Module]:
     """7x7 stem, BasicBlocks, Kaiming fan-out, no zero-init (paper 4.1)."""
-    return lambda classes: ResNet(BasicBlock, list(blocks), num_classes=classes)
+    return lambda classes: ResNet(block, list(blocks), num_classes=classes)
+
+
+class CifarResNet(nn.Module):
+    """The ResNet for 32x32 pixels: 3x3 stem, three stages of `blocks` BasicBlocks with 16, 32 and 64 channels.
+
+    He et al. 2016, 4.2: 6 * blocks + 2 layers; shortcuts with a 1x1 convolution.
+    """
+
+    def __init__(self, blocks: int, classes: int):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        stages = [_stage(*shape, blocks) for shape in ((16, 16, 1), (16, 32, 2), (32, 64, 2))]
+        self.stages = nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(64, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.stages(self.stem(images)))
+
+
+def _stage(inputs: int, outputs: int, stride: int, blocks: int) -> nn.Sequential:
+    """The first block changes size and width."""
+    shortcut = None
+    if stride > 1:
+        shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+    return nn.Sequential(
+        BasicBlock(inputs, outputs, stride, shortcut), *(BasicBlock(outputs, outputs) for _ in range(blocks - 1))
+    )
 
 
 class DigitNet(nn.Module):
@@ -52,24 +84,61 @@ def _block(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
 
 
 PHOTO = View(224, flip=True, min_area=0.25)
+CIFAR = View(32, mean=(125.3, 123.0, 113.9), std=(63.0, 62.1, 66.7))
 DIGIT = View(8, channels=1, mean=(127.5,), std=(127.5,), filter="lanczos")
 RECIPES = {
     "resnet10": Recipe(_resnet(1, 1, 1, 1), PHOTO, View(224)),
     "resnet18": Recipe(_resnet(2, 2, 2, 2), PHOTO, View(224)),
+    "resnet32": Recipe(lambda classes: CifarResNet(5, classes), replace(CIFAR, flip=True, min_area=0.6), CIFAR),
     "resnet34": Recipe(_resnet(3, 4, 6, 3), PHOTO, View(224)),
+    "resnet50": Recipe(_resnet(3, 4, 6, 3, block=Bottleneck), PHOTO, View(224)),
     # Random windows lift plain training from 68 to 80 % of the few classes' validation images.
     "digitnet": Recipe(DigitNet, replace(DIGIT, min_area=0.6), DIGIT),
 }
 
 
 def recipe_of(name: str) -> Recipe:
-    if name not in RECIPES:
-        raise ConfigError(f"train.model = {name!r}; expected one of {', '.join(RECIPES)}")
-    return RECIPES[name]
+    """One of RECIPES, `clip:NAME:weights` (see `load_clip`), or a model of timm, without its published weights.
+
+    Raises ConfigError for a name that none of them knows.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    if name.startswith(PREFIX):
+        return Recipe(lambda classes: _no_names(name), *clip_views(name))
+    return _timm(name)
 
 
-def build_classifier(name: str, classes: int, seed: int) -> nn.Module:
-    """The named network with weights drawn from `seed`; the caller's random state is left as it was."""
+def _no_names(name: str) -> nn.Module:
+    raise ConfigError(f"train.model = {name!r} is a CLIP, which needs the classes' names")
+
+
+def _timm(name: str) -> Recipe:
+    import timm
+
+    if name not in timm.list_models() and name not in timm.list_pretrained():
+        known = [*RECIPES, *timm.list_models()]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise ConfigError(
+            f"train.model = {name!r}; expected one of {', '.join(RECIPES)}, clip:NAME:weights or a model of timm "
+            f"(nearest: {near!r})"
+        )
+    settings = timm.get_pretrained_cfg(name)
+    test = View.of_shares(settings.input_size[-1], settings.mean, settings.std) if settings else View(224)
+    return Recipe(
+        lambda classes: timm.create_model(name, num_classes=classes),
+        replace(test, flip=PHOTO.flip, min_area=PHOTO.min_area),
+        test,
+    )
+
+
+def build_classifier(name: str, classes: int | Sequence[str], seed: int, captions: Sequence[str] = ()) -> nn.Module:
+    """The named network with weights drawn from `seed`; the caller's random state is left as it was.
+
+    A CLIP has its own weights, and needs the classes' names and `captions` (default: FLYP's).
+    """
+    if name.startswith(PREFIX) and not isinstance(classes, int):
+        return ClipClassifier(name, classes, captions or CAPTIONS)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return recipe_of(name).build(classes)
+        return recipe_of(name).build(classes if isinstance(classes, int) else len(classes))

@@ -10,6 +10,7 @@ from math import ceil, floor
 import numpy as np
 
 from discl.errors import ConfigError
+from discl.fill import FILLS
 from discl.groups import CHUNK, Groups, Rows
 from discl.policies import POLICIES, Stage
 
@@ -79,7 +80,11 @@ class Curriculum:
                 f"curriculum.policy = {config.policy!r}; expected one of {', '.join([*POLICIES, NATURAL])}"
             )
         self.dataset, self.config, self.seed = dataset, config, seed
+        self.fill = getattr(config, "fill", "share")
+        self.real_tail = getattr(config, "real_tail", True)
         self.classes = len(dataset.class_names)
+        lost: tuple[int, int] = getattr(dataset, "lost", (0, 0))
+        self.lost_rest, self.lost_tail = lost
         self.found = _distinct(dataset.levels[dataset.n_real :])
         self.levels = tuple(sorted(self.found if levels is None else levels))
         if not self.found and config.policy not in (NATURAL, "real-only"):
@@ -125,9 +130,29 @@ class Curriculum:
         """The same in every epoch and for every policy, so that policies are compared at equal steps."""
         exact = {name: Fraction(repr(getattr(self.config, name))) for name in ("nontail_share", "synthetic_scale")}
         share = self.tail_share
-        mixed = mix(len(self.nontail), len(self.tail), share, exact["nontail_share"], exact["synthetic_scale"])
+        real = len(self.nontail) + self.lost_rest, len(self.tail) + self.lost_tail
+        mixed = mix(*real, share, exact["nontail_share"], exact["synthetic_scale"])
         log.info("tail share %s: %d tail and %d other images per epoch", share, mixed.tail, mixed.nontail)
         return mixed
+
+    @cached_property
+    def total(self) -> int:
+        """Images per epoch: the same for every epoch and policy."""
+        if self.fill == "union":
+            return self.dataset.n_real + self.lost_rest + self.lost_tail
+        if self.fill in FILLS and self.config.policy != NATURAL:
+            return self.rest + int(self.targets.sum())
+        return self.mix.nontail + self.mix.tail
+
+    @cached_property
+    def rest(self) -> int:
+        """Images of the rest per epoch where `fill` counts by class."""
+        return floor(Fraction(repr(self.config.nontail_share)) * len(self.nontail))
+
+    @cached_property
+    def targets(self) -> np.ndarray:
+        """int64 [C]: tail images per epoch by class, see `discl.fill`."""
+        return FILLS[self.fill](self)
 
     @cached_property
     def tail_share(self) -> Fraction:
@@ -140,8 +165,9 @@ class Curriculum:
         rest, tail = self.real.counts.reshape(2, -1) > 0
         if not (tail & rest).any():
             return Fraction(int(tail.sum()), max(int(tail.sum() + rest.sum()), 1))
-        grown = len(self.tail) + floor(Fraction(repr(self.config.synthetic_scale)) * len(self.tail))
-        return Fraction(grown, grown + len(self.nontail))
+        real = len(self.tail) + self.lost_tail
+        grown = real + floor(Fraction(repr(self.config.synthetic_scale)) * real)
+        return Fraction(grown, grown + len(self.nontail) + self.lost_rest)
 
     def active_levels(self, epoch: int, progress: Mapping[int, float]) -> tuple[int, ...]:
         """The epoch's image-guidance levels; () means real images only, as after `curriculum_epochs`."""
@@ -165,35 +191,67 @@ class Curriculum:
         """
         levels = self.active_levels(epoch, progress or {})
         if self.config.policy == NATURAL:
-            pools = [Pool("real", Rows([range(self.dataset.n_real)]), self.mix.nontail + self.mix.tail, weights)]
+            pools = [Pool("real", Rows([range(self.dataset.n_real)]), self.total, weights)]
         else:
             own = (class_levels or {}) if epoch < self.epochs else {}
-            pools = [Pool("nontail", self.nontail, self.mix.nontail, weights), *self._tail_pools(levels, own, weights)]
+            pools = self._pools(levels, own, weights)
             levels = tuple(sorted({*levels, *(set().union(*own.values()) & set(self.found))}))
         plan = EpochPlan(epoch, levels, tuple(pool for pool in pools if pool.quota))
         self._check(plan)
         return plan
 
-    def _tail_pools(self, levels: Sequence[int], own: Mapping[int, Sequence[int]], weights) -> list[Pool]:
-        """Every real tail image once, the rest synthetic; real ones repeat where no synthetic one serves."""
-        chosen = [(place, set(own.get(place, levels))) for place in range(self.classes)]
-        synthetic = self.synthetic.rows(
+    def _pools(self, levels: Sequence[int], own: Mapping[int, Sequence[int]], weights) -> list[Pool]:
+        """The rest, the real tail and the levels' synthetic images; real ones repeat where no synthetic one serves."""
+        chosen = [(label, set(own.get(label, levels))) for label in range(self.classes)]
+        synthetic = self._synthetic(chosen)
+        if levels and not len(synthetic):
+            log.warning("no accepted image at level %s: real tail images repeat", ", ".join(map(str, levels)))
+        if self.fill == "union":
+            return self._union(synthetic, weights)
+        if self.fill in FILLS:
+            by_class = (pool for one in chosen if self.targets[one[0]] for pool in self._class_pools(*one, weights))
+            return [Pool("nontail", self.nontail, self.rest, weights), *by_class]
+        tail = self._filled(self.tail, synthetic, self.mix.tail, weights)
+        return [Pool("nontail", self.nontail, self.mix.nontail, weights), *tail]
+
+    def _synthetic(self, chosen: Sequence[tuple[int, set[int]]]) -> Rows:
+        """Synthetic rows of (class, levels)."""
+        return self.synthetic.rows(
             place * self.classes + label
             for place, level in enumerate(self.found)
             for label, wanted in chosen
             if level in wanted
         )
-        if levels and not len(synthetic):
-            log.warning("no accepted image at level %s: real tail images repeat", ", ".join(map(str, levels)))
+
+    def _class_pools(self, label: int, wanted: set[int], weights) -> list[Pool]:
+        real, synthetic = self.real.rows([self.classes + label]), self._synthetic([(label, wanted)])
+        return self._filled(real, synthetic, int(self.targets[label]), weights)
+
+    def _filled(self, real: Rows, synthetic: Rows, count: int, weights) -> list[Pool]:
+        """`count` images: every real one once, unless real_tail is off, the others synthetic."""
         if not len(synthetic):
-            return [Pool("tail", self.tail, self.mix.tail, weights)]
-        once = len(self.tail)
-        return [Pool("tail", self.tail, once, weights), Pool("synthetic", synthetic, self.mix.tail - once, weights)]
+            return [Pool("tail", real, count, weights)]
+        once = len(real) if self.real_tail else 0
+        return [Pool("tail", real, once, weights), Pool("synthetic", synthetic, count - once, weights)]
+
+    def _union(self, synthetic: Rows, weights) -> list[Pool]:
+        """The union without a ratio (paper 3.5), as many draws as there are real images, in proportion to the parts."""
+        parts = [("nontail", self.nontail), ("synthetic", synthetic)]
+        if self.real_tail or not len(synthetic):
+            parts.insert(1, ("tail", self.tail))
+        whole = sum(len(rows) for _, rows in parts)
+        ends = np.cumsum([0, *(len(rows) for _, rows in parts)]) * self.total // whole
+        quotas = np.diff(ends).tolist()
+        if len(parts) == 3 and 0 < quotas[1] < len(self.tail) <= self.total:  # every real tail image at least once
+            short = len(self.tail) - quotas[1]
+            largest = 0 if quotas[0] >= quotas[2] else 2
+            quotas[1], quotas[largest] = quotas[1] + short, quotas[largest] - short
+        return [Pool(name, rows, quota, weights) for (name, rows), quota in zip(parts, quotas, strict=True)]
 
     def _check(self, plan: EpochPlan) -> None:
         """The set algebra of Algorithm 1 where segments begin and end: pools are disjoint and what they claim."""
         dataset = self.dataset
-        assert plan.total == self.mix.nontail + self.mix.tail
+        assert plan.total == self.total
         assert len(self.nontail) + len(self.tail) == dataset.n_real
         for pool in plan.pools:
             rows = np.array([row for segment in pool.ids.segments for row in (segment[0], segment[-1])])

@@ -36,7 +36,8 @@ class SpectrumDataset(Dataset):
 
     store: discl.Store, or None for real images only. data: DataTable, or the DataConfig to load it from.
     selection: its name in the store, or the keys. tail: table rows of the images that synthetic ones stand for
-    (default: classes with fewer than 20 training images).
+    (default: classes with fewer than 20 training images). without: table rows to leave out; `lost` counts
+    them, (rest, tail), so that an epoch holds as many images as with them.
 
     Columns of length N: `labels` int32, `levels` int16 (100 = real), `is_synth` bool, `tail` bool (False for
     synthetic rows), `ids` objects (table id or store key). An image that cannot be read or decoded is replaced by
@@ -44,19 +45,24 @@ class SpectrumDataset(Dataset):
     Raises StoreError where store and data disagree about the classes.
     """
 
-    def __init__(self, store, data, selection="default", transform=None, split="train", tail=None):
+    def __init__(
+        self, store, data, selection="default", transform=None, split="train", tail=None, without=()
+    ):  # fmt: skip
         data = data if isinstance(data, DataTable) else load_data(data)
         self.store, self.data, self.transform = store, data, transform
         self.class_names, self.train_counts = data.class_names, data.train_counts
-        real = data.rows(split)
+        real = np.setdiff1d(data.rows(split), np.asarray(without, np.int64), assume_unique=True)
         synthetic = _synthetic(store, selection, data.class_names)
         self.n_real = len(real)
         self._real, self._stored = real, synthetic.rows
         self.labels = np.concatenate([data.labels[real], synthetic.labels]).astype(np.int32)
         self.levels = np.concatenate([np.full(len(real), REAL), synthetic.levels]).astype(np.int16)
         self.is_synth = np.arange(len(self.labels)) >= self.n_real
+        hard = _few_rows(data) if tail is None else tail
         self.tail = np.zeros(len(self.labels), dtype=bool)
-        self.tail[: self.n_real] = np.isin(real, _few_rows(data) if tail is None else tail)
+        self.tail[: self.n_real] = np.isin(real, hard)
+        lost_tail = int(np.isin(without, hard).sum())
+        self.lost = len(without) - lost_tail, lost_tail
         self.substitutes = Substitutes(self)
         self.substituted = 0
         self._readers: dict[int, BatchReader] = {}

@@ -18,6 +18,7 @@ from discl.staging import Epoch, Staged, staged
 log = logging.getLogger(__name__)
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+Stage = Callable[["Training", int], dict]
 CHECK_EVERY = 32  # steps between two looks at the loss, which wait for the device
 NAMED = 8  # ids in a message
 
@@ -29,6 +30,7 @@ def fit(
     validate: Callable[[], dict] | None = None,
     on_event: OnEvent = ignore,
     checkpoints: Checkpoints | None = None,
+    stage: Stage | None = None,
 ) -> list[dict]:
     """Train `learner` on every epoch of `loader`; returns one record per epoch.
 
@@ -37,8 +39,9 @@ def fit(
     it raises stops the training. Where there is a checkpoint, it is continued exactly, also by another number of
     ranks; whatever stops the training, also a signal, leaves one of the last whole step. Raises RunFailed within
     32 steps of a loss that is not finite, naming the step and the ids of its images; an event "not-finite" has all.
+    stage: called with the Training and each epoch before its plan is made; what it gives goes into the record.
     """
-    training = Training(learner, loader, config, checkpoints)
+    training = Training(learner, loader, config, checkpoints, stage)
     try:
         with closing(training.events(validate)) as events:
             for event in events:
@@ -72,7 +75,10 @@ class Training:
     summed loss, steps and seconds.
     """
 
-    def __init__(self, learner: Learner, loader, config, checkpoints: Checkpoints | None):
+    def __init__(
+        self, learner: Learner, loader, config, checkpoints: Checkpoints | None, stage: Stage | None = None
+    ):  # fmt: skip
+        self.stage = stage
         self.learner, self.loader, self.config, self.checkpoints = learner, loader, config, checkpoints
         self.model, self.sampler, self.ranks = learner.model, loader.sampler, learner.ranks
         self.optimizer = build_optimizer(config, self.model)
@@ -106,18 +112,45 @@ class Training:
         """Train on what is left; yields an event after every step and every epoch."""
         if self.sampler.epoch > self.mark["epoch"]:
             yield self.finish(validate)  # stopped after the last step of an epoch, before its record
+        while self.sampler.epoch < self.sampler.epochs:
+            yield from self._stretch(validate)
+
+    def _stretch(self, validate: Callable[[], dict] | None) -> Generator[Event]:
+        """All that is left, or the running epoch where something is to be seen of the model before the next."""
+        if self.stage and not self.sampler.step:
+            self.whole = False  # until a step of the epoch is done, the checkpoint before is what to go on from
+            self.mark = self.mark | {"stage": self.stage(self, self.sampler.epoch)}
+        end = self.sampler.epoch + 1 if self.stage else self.sampler.epochs
         epoch: Epoch | None = None
         prior = torch.empty(0)
-        with closing(staged(self.loader, self.learner.batch, self.learner.device)) as batches:
+        with closing(staged(self.loader, self.learner.batch, self.learner.device, end)) as batches:
             while batch := self._next(batches):
                 if batch.epoch is not epoch:
-                    epoch, prior = batch.epoch, PRIORS[self.config.loss](batch.epoch.class_counts)
-                    prior = prior.to(self.learner.device)
+                    epoch, prior = batch.epoch, self._prior(batch.epoch)
                     self.model.train()
                 yield self._train_on(batch, prior)
                 if batch.step + 1 == epoch.steps:
                     yield self.finish(validate)
                     self.save(now=self.mark["epoch"] == self.sampler.epochs)
+
+    def _prior(self, epoch: Epoch) -> torch.Tensor:
+        """What the loss adds to the logits: by the images that the epoch holds, or by the original ones."""
+        original = getattr(self.config, "prior", "stage") == "original"
+        counts = self.sampler.dataset.train_counts if original else epoch.class_counts
+        return PRIORS[self.config.loss](counts).to(self.learner.device)
+
+    def pass_over(self, loader) -> None:
+        """Train on another loader's epoch at the rate that this one begins with, outside the order and the record."""
+        self.model.train()
+        set_rate(self.optimizer, self.config, self.mark["epoch"] * self.steps, self.sampler.epochs * self.steps)
+        end = loader.sampler.epoch + 1
+        with closing(staged(loader, self.learner.batch, self.learner.device, end)) as batches:
+            for batch in batches:
+                self.learner.loss(batch.images, batch.labels, self._prior(batch.epoch), batch.rows).backward()
+                if self.config.clip_norm:
+                    torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
 
     def _next(self, batches: Iterator[Staged]) -> Staged | None:
         with self.spent.on("loader"):
@@ -198,6 +231,7 @@ class Training:
             "levels": mark["levels"],
             "loss": float(mark["loss"]) / mark["steps"],
             "steps": (epoch + 1) * self.steps,
+            **mark.get("stage", {}),
         }
         if validate:
             with self.spent.on("evaluation"):

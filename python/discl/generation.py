@@ -108,11 +108,13 @@ def _generate(config: RunConfig, on_event, part, cluster, make: MakeEngine, home
     if config.score:
         class_texts(config.score.prompt, table.class_names, "score.prompt")
     asked, config = config, resolved(config, files, recipe)
-    plan = make_plan(config, table, select_hard(config.hard, table), recipe, files)
+    hard = select_hard(config.hard, table)
+    plan = make_plan(config, table, hard, recipe, files)
     if part:
         keep_part(plan, part)
         refuse_to_calibrate(config, plan)
     record = RunRecord(Path(config.store.path), new_run_id(), _facts(asked, recipe))
+    record.hard = [table.ids[row] for row in hard]
     with _writer(config, record.run_id, table, home) as writer:
         images = len(table) + len(table.quarantined)
         quarantine = Quarantine(config.store.path, images, config.data.max_bad_share)

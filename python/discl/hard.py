@@ -12,8 +12,9 @@ def select_hard(config, table: DataTable) -> np.ndarray:
     """int64 row numbers of `table`, all of the train split, by `config` (HardConfig: rule, few_below, limit).
 
     few: classes with fewer than `few_below` training images. all: every training row. list: the ids in the
-    file `list`, one per line. confidence, loss: the `limit` least certain rows by the data's column of that
-    name. Elsewhere `limit` caps the rows in table order (0: no cap). Raises ConfigError when nothing remains.
+    file `list`, one per line. confidence, loss: the rows below `threshold` (loss: above it), the `limit` least certain
+    ones, or both; by the data's column of that name or by the classifier of the training in the folder `run`.
+    Elsewhere `limit` caps the rows in table order (0: no cap). Raises ConfigError when nothing remains.
     """
     if config.rule not in RULES:
         raise ConfigError(f"hard.rule = {config.rule!r}; expected one of {', '.join(RULES)}")
@@ -50,21 +51,32 @@ def _listed(config, table: DataTable) -> np.ndarray:
 
 
 def _least_confident(config, table: DataTable) -> np.ndarray:
-    return _lowest(config, table, _numbers(table, "confidence"))
+    return _lowest(config, table, _numbers(config, table, "confidence"), getattr(config, "threshold", None))
 
 
 def _largest_loss(config, table: DataTable) -> np.ndarray:
-    return _lowest(config, table, -_numbers(table, "loss"))
+    threshold = getattr(config, "threshold", None)
+    bound = None if threshold is None else -threshold
+    return _lowest(config, table, -_numbers(config, table, "loss"), bound)
 
 
-def _lowest(config, table: DataTable, values: np.ndarray) -> np.ndarray:
-    if not config.limit:
-        raise ConfigError(f"hard.rule = {config.rule!r} needs hard.limit, the number of images to take")
+def _lowest(config, table: DataTable, values: np.ndarray, bound: float | None) -> np.ndarray:
+    """Training rows with a value below `bound`, of these the `limit` lowest, in table order."""
+    if not config.limit and bound is None:
+        raise ConfigError(
+            f"hard.rule = {config.rule!r} needs hard.limit, the number of images to take, or hard.threshold"
+        )
     rows = table.rows("train")
-    return np.sort(rows[np.argsort(values[rows], kind="stable")][: config.limit])
+    rows = rows if bound is None else rows[values[rows] < bound]
+    lowest = rows[np.argsort(values[rows], kind="stable")]
+    return np.sort(lowest[: config.limit] if config.limit else lowest)
 
 
-def _numbers(table: DataTable, name: str) -> np.ndarray:
+def _numbers(config, table: DataTable, name: str) -> np.ndarray:
+    if getattr(config, "run", ""):
+        from discl.hard_scores import scores
+
+        return scores(config.run, table)[name]
     try:
         return np.array(_column(table, name), dtype=np.float64)
     except ValueError as error:
@@ -73,7 +85,10 @@ def _numbers(table: DataTable, name: str) -> np.ndarray:
 
 def _column(table: DataTable, name: str) -> list:
     if name not in table.columns:
-        raise ConfigError(f"hard.rule needs a column {name!r} in the data table; write one, or use rule = 'few'")
+        raise ConfigError(
+            f"hard.rule needs a column {name!r} in the data table; write one, set hard.run to a finished training "
+            "whose classifier tells, or use rule = 'few'"
+        )
     return table.columns[name]
 
 

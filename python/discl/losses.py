@@ -33,4 +33,4 @@ def log_prior(counts: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.log(np.maximum(np.asarray(counts, dtype=np.float64), 1.0))).float()
 
 
-PRIORS = {"ce": no_prior, "balanced-softmax": log_prior}
+PRIORS = {"ce": no_prior, "balanced-softmax": log_prior, "flyp": no_prior}

@@ -23,7 +23,7 @@ def build_pipeline(feed: Callable, batch: int, view: View, threads: int, device:
 
     types: Any = import_module("nvidia.dali.types")  # its constants are made at run time
 
-    filters = {"linear": types.INTERP_TRIANGULAR, "lanczos": types.INTERP_LANCZOS3}
+    filters = {"linear": types.INTERP_TRIANGULAR, "cubic": types.INTERP_CUBIC, "lanczos": types.INTERP_LANCZOS3}
     number = (device.index or 0) if device.type == "cuda" else None
     pipeline = Pipeline(batch, threads, device_id=number, prefetch_queue_depth=PREFETCH)
     with pipeline:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+CAPTION = "{caption}"
 SMALLEST_SIDE = 8  # pixels; a latent cell of the supported models. A coarser model's engine says so by itself.
 Settles = Callable[["PlannedSample"], "bool | None"]
 
@@ -83,8 +84,10 @@ def make_plan(
         )
     work = level_work(spectrum, files)
     named = tuple(table.class_names[label] for label in np.unique(table.labels[hard_rows]))
-    plan = Plan(table, spectrum, Prompts(spectrum.prompt, spectrum.prompts, named), digest(recipe), work)
+    prompts = Prompts(spectrum.prompt, spectrum.prompts, named, table.class_names)
+    plan = Plan(table, spectrum, prompts, digest(recipe), work)
     plan.control_share = config.engine.control_share if config.engine.early_rejection else 0.0
+    plan.check_captions(hard_rows)
     plan.sources.extend(read_sources(table, hard_rows, spectrum.seeds, plan.same_prompt, plan.quarantine))
     return plan
 
@@ -171,7 +174,7 @@ class Plan(Sequence[PlannedSample]):
         first = planned.first or planned
         if retry == 0:
             return first
-        prompt = self.prompts(first.class_name, first.seed, retry)
+        prompt = self._said(first.row, self.prompts(first.class_name, first.seed, retry))
         place = (prompt, first.negative_prompt, first.level, first.seed, retry)
         key = sample_key(first.source_digest, self.recipe_digest, *place)
         return replace(
@@ -185,13 +188,30 @@ class Plan(Sequence[PlannedSample]):
         )
 
     def texts(self, row: int) -> tuple[str, ...]:
-        """The class's prompt for every seed, then its negative prompt; computed once per class."""
+        """The row's prompt for every seed, then its negative prompt; computed once per class but for captions."""
         label = int(self.table.labels[row])
         if label not in self._texts:
             name = self.table.class_names[label]
             negative = fill(self.spectrum.negative_prompt, name, "spectrum.negative_prompt")
             self._texts[label] = (*(self.prompts(name, seed) for seed in self.spectrum.seeds), negative)
-        return self._texts[label]
+        *prompts, negative = self._texts[label]
+        return (*(self._said(row, prompt) for prompt in prompts), negative)
+
+    def _said(self, row: int, prompt: str) -> str:
+        """The prompt with the image's own caption where it asks for one."""
+        return prompt.replace(CAPTION, self.table.columns["caption"][row]) if CAPTION in prompt else prompt
+
+    def check_captions(self, rows: Iterable[int]) -> None:
+        """ConfigError where the prompt takes captions and the data has none, or a row's is blank."""
+        if CAPTION not in self.spectrum.prompt:
+            return
+        captions = self.table.columns.get("caption")
+        if captions is None:
+            raise ConfigError(f"spectrum.prompt = {self.spectrum.prompt!r}: the data has no column 'caption'; add it")
+        blank = next((int(row) for row in rows if not captions[row].strip()), None)
+        if blank is not None:
+            place = self.table.places[blank] if self.table.places else self.table.ids[blank]
+            raise ConfigError(f"{place}: the caption is blank, and spectrum.prompt takes it; write one")
 
     def same_prompt(self, row: int, other: int) -> bool:
         """Whether the rows' classes share all texts of any attempt: equal bytes would make equal keys then."""
@@ -199,7 +219,11 @@ class Plan(Sequence[PlannedSample]):
             return False
         names = [self.table.class_names[self.table.labels[each]] for each in (row, other)]
         wishes = ((seed, retry) for seed in self.spectrum.seeds for retry in range(self.attempts.most))
-        return any(self.prompts(names[0], *wish) == self.prompts(names[1], *wish) for wish in wishes)
+        said = (
+            [self._said(at, self.prompts(name, *wish)) for at, name in zip((row, other), names, strict=True)]
+            for wish in wishes
+        )
+        return any(one == another for one, another in said)
 
     def quarantine(self, row: int, reason: str) -> None:
         path = self.table.source(row)

@@ -1,10 +1,12 @@
 """Class names in, texts out: `{class}` templates, or sentences from a file chosen by digest (paper 1.6, 1.7)."""
 
+import difflib
 import json
 import re
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from discl.errors import ConfigError
 
@@ -44,19 +46,22 @@ class Prompts:
     """The prompt of every (class, seed, retry). One sentence serves all images and levels of these.
 
     Without a file the template is the prompt. With a file (JSON: class name -> list of sentences) a sentence
-    is chosen by digest, and the template wraps it if it holds `{sentence}`. All texts may hold `{class}`.
+    is chosen by digest, and the template wraps it if it holds `{sentence}`. All texts may hold `{class}`. `{caption}`
+    stays, for the image's own to take its place.
     Retries take the sentences that follow in the list, so that none is tried again before all had their turn.
     """
 
-    def __init__(self, template: str, file: str, class_names: tuple[str, ...]):
-        check_template(template, "spectrum.prompt", ("class", "sentence") if file else ("class",))
+    def __init__(self, template: str, file: str, class_names: tuple[str, ...], known: tuple[str, ...] = ()):
+        """class_names: those that need sentences. known: all that the data has, () for any."""
+        words = ("class", "caption", "sentence") if file else ("class", "caption")
+        check_template(template, "spectrum.prompt", words)
         self.template = template
-        self.sentences = read_sentences(Path(file), class_names) if file else {}
+        self.sentences = read_sentences(Path(file), class_names, known) if file else {}
 
     def __call__(self, class_name: str, seed: int, retry: int = 0) -> str:
         sentences = self.sentences.get(class_name)
         if sentences is None:
-            return fill(self.template, class_name)
+            return self.template.replace("{class}", class_name)
         sentence = sentences[(choice(class_name, seed, len(sentences)) + retry) % len(sentences)]
         wrapped = self.template.replace("{sentence}", sentence) if "{sentence}" in self.template else sentence
         return wrapped.replace("{class}", class_name)
@@ -68,9 +73,8 @@ def choice(class_name: str, seed: int, count: int) -> int:
     return int.from_bytes(digest, "big") % count
 
 
-def read_sentences(file: Path, class_names: tuple[str, ...]) -> dict[str, list[str]]:
-    """Read and check the file: every class that gets a spectrum has at least one sentence, none is blank."""
-    where = f"spectrum.prompts = {file}"
+def read_table(file: Path, where: str) -> dict[str, Any]:
+    """Class name -> sentences, unchecked. Raises ConfigError."""
     try:
         table = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -79,12 +83,36 @@ def read_sentences(file: Path, class_names: tuple[str, ...]) -> dict[str, list[s
         raise ConfigError(f"{where}: not valid JSON ({error}); write {{class: [sentences]}}") from None
     if not isinstance(table, dict):
         raise ConfigError(f"{where}: holds a {type(table).__name__}; write an object {{class: [sentences]}}")
+    return table
+
+
+def read_sentences(file: Path, class_names: tuple[str, ...], known: tuple[str, ...] = ()) -> dict[str, list[str]]:
+    """Read and check the file: every class that gets a spectrum has at least one sentence, none is blank.
+
+    known: the data's classes; any other in the file is a ConfigError.
+    """
+    where = f"spectrum.prompts = {file}"
+    table = read_table(file, where)
+    foreign = next((name for name in table if known and name not in known), None)
+    if foreign is not None:
+        near = difflib.get_close_matches(foreign, known, n=1, cutoff=0.0)[0]
+        raise ConfigError(
+            f"{where}, row {_row(file, foreign)}: class {foreign!r} is not in the data; the nearest is {near!r}: "
+            "rename or remove it"
+        )
     missing = [name for name in class_names if name not in table]
     if missing:
         raise ConfigError(f"{where}: no sentences for {_list(missing)}; add them under the class's exact name")
     for name in class_names:
         _check_sentences(where, name, table[name])
     return {name: table[name] for name in class_names}
+
+
+def _row(file: Path, name: str) -> int:
+    """The line of a class's name, as it is written or escaped."""
+    text = file.read_text(encoding="utf-8")
+    at = max(text.find(json.dumps(name, ensure_ascii=False)), text.find(json.dumps(name)))
+    return text.count("\n", 0, max(at, 0)) + 1
 
 
 def _check_sentences(where: str, name: str, sentences: object) -> None:

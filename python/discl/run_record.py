@@ -73,6 +73,7 @@ class RunRecord:
     run_id: str
     facts: dict[str, Any]
     seconds: dict[str, float] = field(default_factory=dict)
+    hard: list[str] = field(default_factory=list)  # source ids, kept beside the record as <run_id>.hard.txt
     now: Callable[[], dict[str, Any]] = dict  # further facts, as they are at the moment
     progress: Event = field(default_factory=dict)
 
@@ -108,6 +109,9 @@ class RunRecord:
         (self.folder / "runs").mkdir(parents=True, exist_ok=True)
         text = json.dumps(facts, indent=1, ensure_ascii=False, default=str)
         write_atomic(self.folder / "runs" / f"{self.run_id}.json", text.encode())
+        kept = self.folder / "runs" / f"{self.run_id}.hard.txt"
+        if self.hard and not kept.exists():
+            write_atomic(kept, "".join(f"{name}\n" for name in self.hard).encode())
 
 
 def earlier_runs(store: str | os.PathLike, unsealed: Iterable[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:

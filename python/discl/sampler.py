@@ -41,7 +41,7 @@ class CurriculumSampler(Sampler):
 
     def __len__(self) -> int:
         """Steps of one epoch; the same for every epoch."""
-        return -(-self.plan(self.epoch).total // self.batch)
+        return -(-self.curriculum.total // self.batch)
 
     def __iter__(self) -> Iterator[list[int]]:
         while self.step < len(self):
@@ -91,6 +91,11 @@ class CurriculumSampler(Sampler):
         if self.step == len(self):
             self.epoch, self.step = self.epoch + 1, 0
             self._frozen = {epoch: told for epoch, told in self._frozen.items() if epoch >= self.epoch - 1}
+
+    @property
+    def progress(self) -> Mapping[int, float]:
+        """What `observe` was told last, level by level."""
+        return self._feedback.progress
 
     def observe(self, level: int, p_before: float, p_after: float) -> None:
         """Tell the adaptive policy the mean true-class probability at a level before and after a probe."""

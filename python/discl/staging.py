@@ -37,15 +37,19 @@ class Staged(NamedTuple):
     substituted: int
 
 
-def staged(loader, size: int, device: torch.device) -> Generator[Staged]:
-    """All batches that are left, epoch after epoch, up to `loader.ahead` of them made by a thread meanwhile.
+def staged(loader, size: int, device: torch.device, end: int | None = None) -> Generator[Staged]:
+    """All batches that are left (before the epoch `end`), up to `loader.ahead` of them made by a thread meanwhile.
 
     So a short epoch does not wait for the first batch of the next, and the loader and its sampler belong to this
     iterator until it ends. On CUDA copies leave pinned memory on a stream of their own, which the step waits for and
     the host does not. On the CPU nothing is copied.
     """
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-    with closing(ahead(_copied(_padded(loader, size), device, stream), loader.ahead)) as batches:
+    with closing(
+        ahead(
+            _copied(_padded(loader, size, loader.sampler.epochs if end is None else end), device, stream), loader.ahead
+        )
+    ) as batches:
         for batch, copied in batches:
             if copied is not None:
                 current = torch.cuda.current_stream(device)
@@ -55,9 +59,9 @@ def staged(loader, size: int, device: torch.device) -> Generator[Staged]:
             yield batch
 
 
-def _padded(loader, size: int) -> Iterator[Staged]:
+def _padded(loader, size: int, end: int) -> Iterator[Staged]:
     sampler = loader.sampler
-    while sampler.epoch < sampler.epochs:
+    while sampler.epoch < end:
         number, first = sampler.epoch, sampler.step
         plan = sampler.plan(number)
         epoch = Epoch(number, plan.levels, len(sampler), sampler.class_counts(number))

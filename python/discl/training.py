@@ -1,27 +1,33 @@
 """A RunConfig becomes a trained classifier and its metrics, in a folder that reproduces the run."""
 
+import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from discl.atomic import write_atomic
 from discl.checkpoint import Checkpoints
+from discl.class_augmentation import ClassAugmentation
 from discl.classifier import recipe_of
 from discl.config import RunConfig, to_toml
 from discl.curriculum import NATURAL
 from discl.data import DataTable, load_data
 from discl.dataset import SpectrumDataset
 from discl.errors import ConfigError, ModelError
-from discl.evaluation import evaluation_batches, measure
+from discl.evaluation import evaluation_batches, groups_of, measure
 from discl.fitting import fit
 from discl.hard import tail_rows
+from discl.kept import Kept
 from discl.learner import Learner
 from discl.loader import open_loader
+from discl.probe import Probe, RealDraw, choose_probe
 from discl.progress import Event, OnEvent, ignore
 from discl.ranks import ALONE, Ranks, joined
 from discl.sampler import CurriculumSampler
@@ -45,11 +51,6 @@ def train(config: RunConfig, out: str | Path, on_event: OnEvent | None = None) -
     Under torchrun all ranks train on the same global batches and return the same metrics, the first one writes;
     it may be continued by another number of ranks. Raises DisclError: see the parts for what can be wrong.
     """
-    if config.curriculum.policy == "adaptive":
-        raise ConfigError(
-            "curriculum.policy = 'adaptive' needs a probe after each stage, which `train` does not run yet; "
-            "use CurriculumSampler.observe in your own loop, or another policy"
-        )
     with joined(device_of(config)) as ranks:
         return _train(config, Path(out), on_event or ignore, ranks)
 
@@ -59,19 +60,27 @@ def _train(config: RunConfig, out: Path, on_event: OnEvent, ranks: Ranks) -> dic
     checkpoints = Checkpoints(out / "checkpoints", identity(config, table))
     before = checkpoints.state()
     store, keys = pinned_store(config, checkpoints, ranks)
-    batch, device = config.train.batch // ranks.world, ranks.device(device_of(config))
-    loader = training_loader(config, table, store, keys, ranks, device)
-    learner = Learner(config.train.model, len(table.class_names), batch, device, ranks=ranks)
+    learner = learner_of(config, table, ranks)
     learner.reset(config.train.seed, config.train.init)
+    loader, stage = training_parts(config, table, store, keys, learner)
     judges = {split: judge(config, table, learner, split) for split in table.held_out}
+    keep = Kept(config.train, learner, judges.get(table.selection_split or ""), out)
     if ranks.first:
         _write(out / "config.toml", to_toml(config))
         _write(out / "log.jsonl", _lines(before["history"] if before else []))
     with logged(out, on_event) if ranks.first else nullcontext(on_event) as listen:
-        history = fit(learner, loader, config.train, judges.get("val"), listen, checkpoints)
-    result = {split: judge() for split, judge in judges.items()}
-    summary = result.get("test", result.get("val", {})) | {
+        history = fit(learner, loader, config.train, keep.validate, listen, checkpoints, stage)
+    chosen = keep.restore(config, history)
+    predicted = {split: partial(_keep, out / "predictions" / f"{split}.npy", ranks) for split in judges}
+    result = {split: judge(predicted[split]) for split, judge in judges.items()}
+    headline = next((result[split] for split in ("test", "id_test", "val", "id_val") if split in result), {})
+    summary = headline | {
         "splits": result,
+        "chosen": chosen,
+        "samples": samples_seen(loader.sampler, history),
+        "groups": groups_of(table.train_counts, config.hard.few_below, config.hard.many_from),
+        "device": str(learner.device.type),
+        "world": ranks.world,
         "policy": config.curriculum.policy,
         "loss": config.train.loss,
         "seed": config.train.seed,
@@ -152,13 +161,20 @@ def pinned_store(
 
 
 def training_loader(
-    config: RunConfig, table: DataTable, store: Store | None, selection="default", ranks: Ranks = ALONE, device="cpu"
-):  # fmt: skip
+    config: RunConfig,
+    table: DataTable,
+    store: Store | None,
+    selection="default",
+    ranks: Ranks = ALONE,
+    device="cpu",
+    without=(),
+):
     """Batches of the training split and a selection (its name or its keys), in the curriculum's order.
 
-    What is decoded on the CPU stays there; else images are loaded to `device`.
+    What is decoded on the CPU stays there; else images are loaded to `device`. without: table rows that are not
+    trained on.
     """
-    dataset = SpectrumDataset(store, table, selection, tail=tail_rows(config.hard, table))
+    dataset = SpectrumDataset(store, table, selection, tail=tail_rows(config.hard, table), without=without)
     levels = config.spectrum.levels if store else None
     sampler = CurriculumSampler(
         dataset, config.curriculum, config.train.batch, config.train.seed, ranks.rank, ranks.world, levels
@@ -168,13 +184,71 @@ def training_loader(
     return open_loader(dataset, sampler, view, config.train.workers, place, decode)
 
 
-def judge(config: RunConfig, table: DataTable, learner: Learner, split: str) -> Callable[[], dict]:
-    """A function that measures the learner on a split of real images."""
+def _keep(file: Path, ranks: Ranks, labels: np.ndarray, classes: np.ndarray) -> None:
+    """Labels and predicted classes, int32 [2, n], for comparisons."""
+    if ranks.first:
+        buffer = io.BytesIO()
+        np.save(buffer, np.stack([labels, classes]).astype(np.int32), allow_pickle=False)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(file, buffer.getvalue())
+        except OSError as error:
+            raise ConfigError(f"--out {file.parent}: cannot be written: {error.strerror or error}") from error
+
+
+def samples_seen(sampler: CurriculumSampler, history: list[dict]) -> int:
+    """Images that the training was shown, those of adaptive's passes over real images among them."""
+    return len(history) * sampler.curriculum.total + sum(record.get("probed", 0) for record in history)
+
+
+def learner_of(config: RunConfig, table: DataTable, ranks: Ranks = ALONE) -> Learner:
+    """The network that [train] names, on this rank's device."""
+    made = config.train
+    batch, device = made.batch // ranks.world, ranks.device(device_of(config))
+    names = table.class_names
+    return Learner(
+        made.model, names, batch, device, ranks=ranks, contrastive=made.loss == "flyp", captions=made.captions
+    )
+
+
+def training_parts(config: RunConfig, table: DataTable, store: Store | None, keys, learner: Learner):
+    """The loader of a training and, for the policy `adaptive`, what runs before each epoch (else None)."""
+    if config.curriculum.policy != "adaptive":
+        loader = training_loader(config, table, store, keys, learner.ranks, learner.device)
+        return augmented(config, loader, learner), None
+    assert store is not None
+    keys = list(store.selection(keys)) if isinstance(keys, str) else list(keys)
+    levels, ranks = config.spectrum.levels, learner.ranks
+    probe = choose_probe(table, store, keys, levels, config.curriculum.probe_images, config.train.seed)
+    kept = [key for key in keys if key not in probe.lost]
+    loader = training_loader(config, table, store, kept, ranks, learner.device, probe.rows)
+    dataset, made, recipe = loader.dataset, config.train, recipe_of(config.train.model)
+    draw = RealDraw(dataset, config.curriculum.probe_real, made.batch, made.seed, ranks.rank, ranks.world)
+    real = open_loader(dataset, draw, sized(recipe.train, made.image_size), made.workers)
+    test = sized(recipe.test, made.image_size)
+    return augmented(config, loader, learner), Probe(
+        config.curriculum, probe, table, store, real, test, made.workers, ranks
+    )
+
+
+def augmented(config: RunConfig, loader, learner: Learner):
+    """The loader, or CUDA's augmentation around it."""
+    if config.train.augment == "none":
+        return loader
+    return ClassAugmentation(loader, learner, config.train.seed)
+
+
+def judge(config: RunConfig, table: DataTable, learner: Learner, split: str) -> Callable[..., dict]:
+    """A function that measures the learner on a split of real images; `keep(labels, classes)` gets the predictions."""
     view = sized(recipe_of(config.train.model).test, config.train.image_size)
     dataset = SpectrumDataset(None, table, split=split)
     batches = evaluation_batches(dataset, view, EVALUATION_BATCH, config.train.workers, learner.ranks)
     bounds = config.hard.few_below, config.hard.many_from
-    return lambda: measure(learner, batches, table.train_counts, *bounds)
+
+    def measured(keep: Callable[[np.ndarray, np.ndarray], None] | None = None) -> dict:
+        return measure(learner, batches, table.train_counts, *bounds, config.train.compensate, keep)
+
+    return measured
 
 
 def sized(view: View, size: int) -> View:

@@ -3,6 +3,7 @@
 Windows and flips are functions of (seed, epoch, position), so they do not depend on worker, rank or restart.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +12,17 @@ from PIL import Image
 
 from discl._C import philox
 
-FILTERS = {"linear": Image.Resampling.BILINEAR, "lanczos": Image.Resampling.LANCZOS}
+FILTERS = {
+    "linear": Image.Resampling.BILINEAR,
+    "cubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
 class View:
-    """size: pixels per side. channels: 1 (grey) or 3. mean, std: of values 0..255. filter: linear or lanczos.
+    """size: pixels per side. channels: 1 (grey) or 3. mean, std: of values 0..255. filter: linear, cubic or lanczos.
 
     min_area: smallest share of the image that a training window covers (1: all of it). flip: left-right.
     """
@@ -29,6 +34,11 @@ class View:
     filter: str = "linear"
     min_area: float = 1.0
     flip: bool = False
+
+    @classmethod
+    def of_shares(cls, size: int, mean: Sequence[float], std: Sequence[float], **more) -> "View":
+        """The same with mean and std of values 0..1, as most models state them."""
+        return cls(size, mean=tuple(255 * value for value in mean), std=tuple(255 * value for value in std), **more)
 
     @property
     def augments(self) -> bool:

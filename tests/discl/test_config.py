@@ -250,18 +250,6 @@ def test_a_bad_value_is_named_with_its_remedy(text, parts):
         assert part in message
 
 
-@pytest.mark.parametrize(
-    "override",
-    [
-        "train.loss=flyp",
-    ],
-)  # fmt: skip
-def test_what_this_version_lacks_is_refused_not_ignored(override):
-    message = complaint("", override)
-    assert message.startswith(f"--set {override}")
-    assert "not available in this version" in message
-
-
 @pytest.mark.parametrize("override", ["spectrum.steps", "steps=3", "=3", "a.=3", "spectrum.levels.x=3", "data=3"])
 def test_a_malformed_override_says_how_to_write_it(override):
     assert f"--set {override}" in complaint("[spectrum]\nlevels = [0]\n", override)

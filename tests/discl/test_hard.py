@@ -57,6 +57,39 @@ def test_confidence_and_loss_read_a_column():
         select_hard(hard("loss", limit=2), table(loss=["x"] * 7))
 
 
+def test_a_threshold_alone_or_with_a_limit():
+    data = table(confidence=[0.9, 0.1, 0.5, 0.2, 0.8, 0, 0], loss=[0, 3, 1, 2, 0, 9, 9])
+    assert select_hard(hard("confidence", threshold=0.5), data).tolist() == [1, 3]
+    assert select_hard(hard("confidence", threshold=0.6, limit=1), data).tolist() == [1]
+    assert select_hard(hard("loss", threshold=0.5), data).tolist() == [1, 2, 3]
+
+
+def test_a_finished_training_tells_how_sure_it_is(tmp_path):
+    """`discl hard` after a plain training: the probabilities are those of its checkpoint."""
+    from discl.cli import main
+    from discl.data import load_data
+    from discl.hard_scores import scores
+    from tests.discl.test_training import DIGITS, write_config
+
+    config = write_config(tmp_path, DIGITS.replace("real-only", "none"))
+    file = tmp_path / "config.toml"
+    with pytest.raises(ConfigError, match=r"hard\.run = .*: no finished training; give a folder"):
+        select_hard(hard("confidence", limit=2, run=str(tmp_path / "run")), load_data(config.data))
+    assert main(["train", str(file), "--out", str(tmp_path / "run")]) == 0
+    data = load_data(config.data)
+    found = scores(tmp_path / "run", data)
+    train = data.rows("train")
+    assert np.isnan(np.delete(found["confidence"], train)).all()
+    assert ((found["confidence"][train] > 0) & (found["confidence"][train] < 1)).all()
+    np.testing.assert_allclose(found["loss"][train], -np.log(found["confidence"][train]))
+    sets = ["hard.rule=confidence", "hard.limit=7", f"hard.run={tmp_path / 'run'}"]
+    args = [word for one in sets for word in ("--set", one)]
+    assert main(["hard", str(file), *args, "--out", str(tmp_path / "hard")]) == 0
+    chosen = (tmp_path / "hard" / "hard.txt").read_text().splitlines()
+    lowest = train[np.argsort(found["confidence"][train])[:7]]
+    assert chosen == [data.ids[row] for row in sorted(lowest)]
+
+
 def test_nothing_hard_says_what_to_raise():
     with pytest.raises(ConfigError, match=r"smallest class has 2, so raise hard\.few_below = 2"):
         select_hard(hard("few", few_below=2), table())

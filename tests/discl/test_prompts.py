@@ -72,6 +72,13 @@ def test_a_bad_prompt_file_is_explained(sentences, table, match):
         Prompts("{class}", sentences(table), CLASSES)
 
 
+def test_a_class_that_the_data_has_not_is_named_with_its_row(sentences):
+    file = sentences('{\n "red fox": ["a"],\n "käfer / beetle": ["a"],\n "red foxx": ["b"]\n}')
+    with pytest.raises(ConfigError, match=r"prompts\.json, row 4: class 'red foxx' .* nearest is 'red fox': rename"):
+        Prompts("{class}", file, CLASSES, CLASSES)
+    assert Prompts("{class}", file, CLASSES)("red fox", 1) == "a"
+
+
 def test_a_missing_prompt_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"absent\.json: cannot be read"):
         Prompts("{class}", str(tmp_path / "absent.json"), CLASSES)

@@ -6,7 +6,8 @@ import pytest
 
 from discl.errors import ConfigError
 from discl.report import report_runs
-from discl.report.runs import merged_metrics, open_run, stages
+from discl.report.run_folder import open_run
+from discl.report.runs import merged_metrics, stages
 from discl.store import Store, StoreWriter
 from tests.discl.fake_store import THRESHOLD, index_rows, png
 from tests.discl.test_report import Page

@@ -7,7 +7,7 @@ import torch
 
 from discl.checkpoint import part, read_tensors
 from discl.config import load_config
-from discl.errors import ConfigError, ModelError
+from discl.errors import ConfigError, ModelError, StoreError
 from discl.store import Store, StoreWriter
 from discl.training import train
 from tests.discl.spectrum_samples import CLASS_NAMES, key, make_store, make_table, png
@@ -158,7 +158,7 @@ def test_a_training_begun_stands_by_its_config_images_and_keys(tmp_path):
 
 def test_what_train_refuses(tmp_path):
     config = write_config(tmp_path, DIGITS.replace("real-only", "adaptive"))
-    with pytest.raises(ConfigError, match="'adaptive' needs a probe"):
+    with pytest.raises(StoreError, match="is not a discl store"):
         train(config, tmp_path / "out")
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"--out .*cannot be written"):

@@ -28,18 +28,25 @@ def demo(args: argparse.Namespace, stop: Stop) -> None:
 
 
 def plan(args: argparse.Namespace, stop: Stop) -> None:
-    from discl.cli.plan_summary import summarise
+    from discl.cli.plan_summary import Planned
 
     config = _config(args)
     if args.probe:
         quiet(args.verbose)
     with progress(stop) as on_event:
-        text = summarise(config, args.probe, on_event)
+        planned = Planned(config, args.against or "", args.probe, on_event)
+    text = planned.text
     if args.probe and config.score:
         text += "\n".join(["", *_suitability(config), ""])
     print(text, end="")
     if args.out:
         _write(Path(args.out) / "plan.txt", text)
+    if args.against:
+        lines = [f"{one.key}\t{one.source_id}\t{one.level}\t{one.seed}\t{one.retry}" for one in planned.missing()]
+        print(f"\n{len(lines):,} to make: {args.against} has the others")
+        if args.out:
+            header = "key\tsource_id\tlevel\tseed\tretry"
+            print(_write(Path(args.out) / "missing.tsv", "\n".join([header, *lines, ""])))
 
 
 def _suitability(config: "RunConfig") -> list[str]:
@@ -64,6 +71,21 @@ def hard(args: argparse.Namespace, stop: Stop) -> None:
         print(f"{count:6d} {of:6d}  {name}")
     if args.out:
         print(_write(Path(args.out) / "hard.txt", "".join(f"{table.ids[row]}\n" for row in rows)))
+
+
+def prompts(args: argparse.Namespace, stop: Stop) -> None:
+    from discl.data import load_data
+    from discl.hard import select_hard
+    from discl.sentences import write_sentences
+
+    config = _config(args)
+    table = load_data(config.data, check=False)
+    rows = select_hard(config.hard, table)
+    names = [table.class_names[label] for label in sorted(set(table.labels[rows].tolist()))]
+    file = Path(args.out or config.spectrum.prompts or "sentences.json")
+    table_of = write_sentences(file, names, count=args.count)
+    print(f"{sum(map(len, table_of.values()))} sentences for {len(table_of)} classes", file=sys.stderr)
+    print(file)
 
 
 def generate(args: argparse.Namespace, stop: Stop) -> None:
@@ -101,10 +123,20 @@ def evaluate(args: argparse.Namespace, stop: Stop) -> None:
     print(json.dumps(evaluate_run(config, _out(args)), indent=1))
 
 
-def report(args: argparse.Namespace, stop: Stop) -> None:
+def report(args: argparse.Namespace, stop: Stop) -> int:
     from discl.report import report_runs
 
-    print(report_runs(args.runs, args.out))
+    compared = None
+    if args.compare or args.gate:
+        from discl.report.compare import as_text, compare, table
+
+        compared = compare(args.runs)
+        print(as_text(table(compared)))
+    print(report_runs(args.runs, args.out, compared))
+    regressions = [one for run in compared or () for one in run.regressions] if args.gate else []
+    for line in regressions:
+        print(f"discl: regression: {line}", file=sys.stderr)
+    return 1 if regressions else 0
 
 
 def watch(args: argparse.Namespace, stop: Stop) -> None:

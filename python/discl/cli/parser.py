@@ -44,6 +44,12 @@ def make_parser() -> argparse.ArgumentParser:
             "show which images get a spectrum",
             "also write hard.txt here: ids, a line each",
         ),
+        (
+            "prompts",
+            commands.prompts,
+            "write prompt sentences for the hard classes, offline; what the file has stays",
+            "the file (default: spectrum.prompts, else sentences.json)",
+        ),
         ("generate", commands.generate, "make and score the spectrum; start again to continue", "the store"),
         (
             "train",
@@ -57,7 +63,12 @@ def make_parser() -> argparse.ArgumentParser:
         command.add_argument("config", metavar="CONFIG.toml")
         _overrides(command)
         command.add_argument("--out", metavar="DIR", help=where)
+        if name == "prompts":
+            command.add_argument("--count", metavar="N", type=int, default=10, help="sentences per class (default: 10)")
         if name == "plan":
+            command.add_argument(
+                "--against", metavar="STORE", help="count what this store lacks; with --out also write missing.tsv"
+            )
             command.add_argument(
                 "--probe", metavar="N", type=int, nargs="?", const=8, default=0,
                 help="make the spectra of N sources (default: 8) into STORE.probe first, and plan with what that took",
@@ -71,6 +82,12 @@ def make_parser() -> argparse.ArgumentParser:
 
     report = _command(known, "report", commands.report, "one HTML page from finished runs")
     report.add_argument("runs", metavar="RUN", nargs="+")
+    report.add_argument(
+        "--compare",
+        action="store_true",
+        help="beside the paper's rows and a real-only control, with intervals",
+    )
+    report.add_argument("--gate", action="store_true", help="compare, and exit with 1 where a run is certainly worse")
     report.add_argument("--out", metavar="FILE", help="the page (default: report.html in the first run)")
 
     watch = _command(known, "watch", commands.watch, "how a store's run stands, until it ends")

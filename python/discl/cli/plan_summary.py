@@ -1,56 +1,148 @@
-"""Config in, the text of `discl plan` out: counts, UNet evaluations, images per level, bytes."""
+"""Config in, the text of `discl plan` out: counts, UNet evaluations, images per level, bytes, images per epoch."""
 
+import os
+from collections.abc import Iterator
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
 from PIL import Image
 
 from discl.cli.plan_costs import cost_lines, make_probe
-from discl.config import RunConfig
+from discl.config import RunConfig, require_model
 from discl.data import load_data
-from discl.hard import select_hard
-from discl.plan import Plan, make_plan
+from discl.errors import ConfigError
+from discl.hard import select_hard, tail_rows
+from discl.plan import Plan, PlannedSample, make_plan
 from discl.progress import OnEvent, ignore
 from discl.recipe import make_recipe, model_files, recipe_of, resolved
 from discl.sizes import made_size
+from discl.sources import Source
 
 BYTES_PER_PIXEL = {"jpg": 0.5, "png": 1.8, "webp": 0.3}  # photographs at quality 95; a rough guide
 SIZED_SOURCES = 64
 
 
-def summarise(config: RunConfig, probe: int = 0, on_event: OnEvent = ignore) -> str:
-    """Plan the run without loading weights into memory or making an image; with `probe`, after making the spectra of
-    about so many sources beside the store, to measure with."""
-    recipe, files = recipe_of(config, ""), None
-    if config.model.path:
-        files = model_files(config)
-        recipe = make_recipe(config, files)
-        config = resolved(config, files, recipe)
-    table = load_data(config.data)
-    rows = select_hard(config.hard, table)
-    plan = make_plan(config, table, rows, recipe, files)
-    if probe:
-        make_probe(config, plan, probe, on_event)
-    least, most = plan.attempts.best_of, plan.attempts.most
-    facts = {
-        "hard images": f"{len(rows):,} ({len(plan.sources):,} distinct, {len(plan.quarantined):,} unusable)",
-        "classes": f"{len(set(table.labels[rows].tolist())):,} of {len(table.class_names):,}",
-        "seeds": f"{len(config.spectrum.seeds):,}",
-        "attempts": f"{_span(least, most)} per image",
-        "images": f"{_span(least * len(plan), most * len(plan))}, of which {_stored(config, plan):,} are in the store",
-        "UNet evaluations": _span(least * plan.unet_evaluations, most * plan.unet_evaluations),
-        "bytes": f"about {_bytes(config, plan)} of {config.store.format}",
-        "store": config.store.path,
-        "recipe": plan.recipe_digest if config.model.path else "unknown until [model] path is set",
-    }
-    if most == 1:
-        del facts["attempts"]
-    if config.spectrum.fill != "none":
-        wanted, seeds = config.spectrum.fill, config.spectrum.fill_seeds
-        facts["fill"] = f"at most {seeds:,} more seeds where fewer than {wanted:,} of a source and level are accepted"
-    lines = [f"{name:18}{value}" for name, value in facts.items()]
-    costs = cost_lines(config, plan, files) if files else []
-    return "\n".join([*lines, "", *_levels(config, plan), *costs]) + "\n"
+class Planned:
+    """A config's plan, made without loading weights into memory or making an image.
+
+    Where none of the hard images is there (`listed`), all is counted from the lists alone. against: a store to compare
+    with instead of the config's own. probe: make the spectra of about so many sources beside the store to measure with.
+    """
+
+    def __init__(self, config: RunConfig, against: str = "", probe: int = 0, on_event: OnEvent = ignore):
+        recipe, files = recipe_of(config, ""), None
+        self.table = load_data(config.data, check=False)
+        self.rows = select_hard(config.hard, self.table)
+        self.listed = not self.table.packed and not any(os.path.exists(self.table.source(row)) for row in self.rows)
+        if against:
+            require_model(config)
+            if self.listed:
+                raise ConfigError(f"data.root = {config.data.root}: none of the hard images is there to compare by")
+        if config.model.path and not self.listed:
+            files = model_files(config)
+            recipe = make_recipe(config, files)
+            config = resolved(config, files, recipe)
+        self.config, self.files, self.store = config, files, against or config.store.path
+        if self.listed:
+            self.plan = make_plan(config, self.table, self.rows[:0], recipe, files)
+            self.plan.sources.extend(Source((int(row),), "", (0,) * len(config.spectrum.seeds)) for row in self.rows)
+        else:
+            self.table = load_data(config.data)
+            self.rows = select_hard(config.hard, self.table)
+            self.plan = make_plan(config, self.table, self.rows, recipe, files)
+            if probe:
+                make_probe(config, self.plan, probe, on_event)
+
+    def missing(self) -> Iterator[PlannedSample]:
+        """The attempts that `generate` would make now for what the store lacks."""
+        settles = self._settles()
+        for first in self.plan:
+            yield from self.plan.missing(first, settles)
+
+    def _settles(self):
+        if not (Path(self.store) / "manifest").is_dir():
+            return lambda planned: None
+        from discl.recorded import Recorded
+        from discl.store import Store
+
+        if self.config.spectrum.retries:
+            return Recorded(self.config.score, Store(self.store))
+        have = set(Store(self.store).keys())
+        return lambda planned: planned.key in have or None
+
+    @cached_property
+    def text(self) -> str:
+        plan = self.plan
+        least, most = plan.attempts.best_of, plan.attempts.most
+        facts = {
+            "hard images": f"{len(self.rows):,} ({self._sources()})",
+            "classes": f"{len(set(self.table.labels[self.rows].tolist())):,} of {len(self.table.class_names):,}",
+            "seeds": f"{len(self.config.spectrum.seeds):,}",
+            "attempts": f"{_span(least, most)} per image",
+            "images": f"{_span(least * len(plan), most * len(plan))}{self._stored()}",
+            "UNet evaluations": _span(least * plan.unet_evaluations, most * plan.unet_evaluations),
+            "bytes": "unknown: the images are not here" if self.listed else f"about {self._bytes()}",
+            "store": self.store,
+            "recipe": plan.recipe_digest if self.config.model.path and not self.listed else "unknown",
+            **self._training(),
+        }
+        if not self.config.model.path:
+            facts["recipe"] = "unknown until [model] path is set"
+        if most == 1:
+            del facts["attempts"]
+        if self.config.spectrum.fill != "none":
+            wanted, seeds = self.config.spectrum.fill, self.config.spectrum.fill_seeds
+            facts["fill"] = (
+                f"at most {seeds:,} more seeds where fewer than {wanted:,} of a source and level are accepted"
+            )
+        lines = [f"{name:18}{value}" for name, value in facts.items()]
+        costs = cost_lines(self.config, plan, self.files) if self.files else []
+        return "\n".join([*lines, "", *_levels(self.config, plan), *costs]) + "\n"
+
+    def _sources(self) -> str:
+        if self.listed:
+            return "counted from the lists: none of the images is there"
+        return f"{len(self.plan.sources):,} distinct, {len(self.plan.quarantined):,} unusable"
+
+    def _stored(self) -> str:
+        """How many of the attempts that the plan may come to are there."""
+        if self.listed:
+            return ""
+        have = set()
+        if (Path(self.store) / "manifest").is_dir():
+            from discl.store import Store
+
+            have = set(Store(self.store).keys())
+        tried = range(self.plan.attempts.most)
+        each = (self.plan.attempt(first, retry).key for first in self.plan for retry in tried)
+        there = sum(key in have for key in each) if have else 0
+        return f", of which {there:,} are in the store"
+
+    def _bytes(self) -> str:
+        plan, one = self.plan, _image_bytes(self.config, self.plan)
+        counts = dict.fromkeys(size(len(plan) * n * one) for n in (plan.attempts.best_of, plan.attempts.most))
+        return f"{' to '.join(counts)} of {self.config.store.format}"
+
+    def _training(self) -> dict[str, str]:
+        """Images and steps of one epoch by the mixing rule, which real images alone decide."""
+        from discl.curriculum import Curriculum
+        from discl.dataset import SpectrumDataset
+
+        dataset = SpectrumDataset(None, self.table, tail=tail_rows(self.config.hard, self.table))
+        real = self.config.curriculum.model_copy(update={"policy": "real-only"})
+        curriculum, batch = Curriculum(dataset, real, self.config.train.seed), self.config.train.batch
+        parts = f"{curriculum.mix.tail:,} tail, {curriculum.mix.nontail:,} other" if curriculum.fill == "share" else ""
+        return {
+            "training images": f"{dataset.n_real:,} real, {len(curriculum.tail):,} of them tail",
+            "images per epoch": f"{curriculum.total:,}" + (f" ({parts})" if parts else ""),
+            "steps per epoch": f"{-(-curriculum.total // batch):,} of {batch}",
+            "epochs": f"{real.epochs}, the first {curriculum.epochs} with levels",
+        }
+
+
+def summarise(config: RunConfig, against: str = "") -> str:
+    return Planned(config, against).text
 
 
 def _span(least: int, most: int) -> str:
@@ -66,22 +158,6 @@ def _levels(config: RunConfig, plan: Plan) -> list[str]:
         rows.append((str(level), str(work.steps), _span(*attempts), evaluations))
     widths = [max(5, *(len(row[column]) for row in rows)) for column in range(4)]
     return ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
-
-
-def _stored(config: RunConfig, plan: Plan) -> int:
-    """How many of the attempts that the plan may come to are there."""
-    if not (Path(config.store.path) / "manifest").is_dir():
-        return 0
-    from discl.store import Store
-
-    have = set(Store(config.store.path).keys())
-    tried = range(plan.attempts.most)
-    return sum(plan.attempt(first, retry).key in have for first in plan for retry in tried) if have else 0
-
-
-def _bytes(config: RunConfig, plan: Plan) -> str:
-    one = _image_bytes(config, plan)
-    return " to ".join(dict.fromkeys(size(len(plan) * n * one) for n in (plan.attempts.best_of, plan.attempts.most)))
 
 
 def _image_bytes(config: RunConfig, plan: Plan) -> float:

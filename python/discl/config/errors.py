@@ -1,36 +1,16 @@
-"""pydantic's complaints in, one-line `ConfigError`s out; also what this version does not build yet.
+"""pydantic's complaints in, one-line `ConfigError`s out.
 
 Every message names the file (or --set), the table and key, the value given, what is wrong and what to do.
 """
 
 import difflib
 import json
-from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from discl.config.sections import RunConfig
 from discl.errors import ConfigError
-
-# Keys of the contract whose feature this version lacks: (table, key) -> values that are accepted.
-UNAVAILABLE = MappingProxyType(
-    {
-        ("train", "loss"): ("ce", "balanced-softmax"),
-    }
-)
-
-
-def check_available(config: RunConfig, names: dict[tuple[str, ...], str], file: str) -> None:
-    """Refuse a key whose feature is not built, rather than ignoring it."""
-    for (table, key), accepted in UNAVAILABLE.items():
-        given = getattr(getattr(config, table), key)
-        if given not in accepted:
-            here = names.get((table, key), file)
-            choices = " or ".join(show(value) for value in accepted)
-            raise ConfigError(
-                f"{here}: [{table}] {key} = {show(given)} is not available in this version; use {choices}"
-            )
 
 
 def require_model(config: RunConfig) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
-from discl.config.errors import check_available, explain
+from discl.config.errors import explain
 from discl.config.sections import RunConfig
 from discl.errors import ConfigError
 
@@ -19,32 +19,46 @@ else:
     import tomli as tomllib
 
 
+SHIPPED = Path(__file__).parents[1] / "configs"
+MOST_BASES = 8
+
+
 def load_config(path: str | os.PathLike, overrides: Iterable[str] = ()) -> RunConfig:
     """Read `path` (TOML), apply overrides `table.key=value` in order, validate, make paths absolute.
 
     Values of overrides are TOML (`spectrum.levels=[0, 50]`); what is not TOML is taken as a bare string
     (`model.path=hub:org/name`). Paths, in overrides too, are relative to the config's folder.
+    `base = "other.toml"` at the head takes what is not given from there. A name without a file is one of the shipped
+    configs (`imagenet-lt-bs`), whose paths are relative to the working directory.
     Raises ConfigError in one line for a missing or malformed file, an unknown or unavailable key, a bad
     value.
     """
     path = Path(path)
+    shipped = SHIPPED / f"{path}.toml"
+    if not path.exists() and len(path.parts) == 1 and shipped.is_file():
+        return parse_config(shipped.read_text("utf-8"), Path.cwd(), str(path), overrides, SHIPPED)
+    return parse_config(_read(path), path.absolute().parent, str(path), overrides)
+
+
+def _read(path: Path) -> str:
     try:
-        text = path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8")
     except IsADirectoryError:
         raise ConfigError(f"{path}: is a folder; name the config file inside it") from None
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file; check the path") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a UTF-8 text file ({error}); check the path") from None
-    return parse_config(text, path.absolute().parent, str(path), overrides)
 
 
-def parse_config(text: str, folder: Path, file: str = "config", overrides: Iterable[str] = ()) -> RunConfig:
-    """The same for TOML text; `folder` is what its paths are relative to, `file` its name in messages."""
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file}: not valid TOML: {' '.join(str(error).split())}; correct that place") from None
+def parse_config(
+    text: str, folder: Path, file: str = "config", overrides: Iterable[str] = (), bases: Path | None = None
+) -> RunConfig:
+    """The same for TOML text; `folder` is what its paths are relative to, `file` its name in messages.
+
+    bases: where the file that `base` names lies (default: `folder`).
+    """
+    tables = _based(_tables(text, file), bases or folder, (file,))
     names = dict(_override(tables, override) for override in overrides)
     for table in RunConfig.model_fields:
         if table not in {"data", "score"}:
@@ -53,8 +67,31 @@ def parse_config(text: str, folder: Path, file: str = "config", overrides: Itera
         config = RunConfig.model_validate(tables, context={"folder": folder})
     except ValidationError as error:
         raise explain(error, names, file) from None
-    check_available(config, names, file)
     return config
+
+
+def _tables(text: str, file: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file}: not valid TOML: {' '.join(str(error).split())}; correct that place") from None
+
+
+def _based(tables: dict[str, Any], folder: Path, files: tuple[str, ...]) -> dict[str, Any]:
+    """`tables` over those of the config that the key `base` names, table by table, and of its own base."""
+    base = tables.pop("base", None)
+    if base is None:
+        return tables
+    if not isinstance(base, str):
+        raise ConfigError(f'{files[-1]}: base = {base!r}; name another config, base = "file.toml"')
+    path = folder / base
+    if str(path) in files or len(files) > MOST_BASES:
+        raise ConfigError(f"{files[-1]}: base = {base!r} leads back to itself; remove it")
+    below = _based(_tables(_read(path), str(path)), path.parent, (*files, str(path)))
+    for name, value in tables.items():
+        both = isinstance(value, dict) and isinstance(below.get(name), dict)
+        below[name] = {**below[name], **value} if both else value
+    return below
 
 
 def _override(tables: dict[str, Any], override: str) -> tuple[tuple[str, ...], str]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from discl.config.values import (
+    Classifier,
     Clip,
     Count,
     Device,
@@ -52,13 +53,15 @@ def _default(section: Section, key: str) -> Any:
 class DataConfig(Section):
     """Where the images are. `root` is absolute: a folder, the table itself for csv, a folder or URL for store.
 
-    digits-lt alone needs none: without it the digits are written below the user's cache folder. Kinds add keys: `lists`
-    (imagenet-lt, inaturalist2018: the folder of the lists, default root), `imbalance` and `upscaled` (cifar100-lt: a
-    folder of enlarged images to make spectra of), `names` (iwildcam: the label table with common names).
+    digits-lt and digits-lq alone need none: without it the digits are written below the user's cache folder.
+    Kinds add keys: `lists` (imagenet-lt, inaturalist2018: the folder of the lists, default root), `imbalance` and
+    `upscaled` (cifar100-lt: a folder of enlarged images to make spectra of), `names` (iwildcam: the label table with
+    common names).
     """
 
     kind: Literal[
-        "imagefolder", "csv", "store", "imagenet-lt", "cifar100-lt", "inaturalist2018", "iwildcam", "digits-lt"
+        "imagefolder", "csv", "store", "imagenet-lt", "cifar100-lt", "inaturalist2018", "iwildcam", "digits-lt",
+        "digits-lq",
     ]  # fmt: skip
     root: OptionalFolderOrUrl = ""
     max_bad_share: Share = 0.01
@@ -77,7 +80,7 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _has_root(self) -> "DataConfig":
-        if not self.root and self.kind != "digits-lt":
+        if not self.root and not self.kind.startswith("digits-"):
             known = {"csv": "the CSV file", "store": "the store that `discl store pack` made"}
             what = known.get(self.kind, "the folder of the images")
             raise ValueError(f'root is missing; give {what}: root = "path"')
@@ -87,6 +90,8 @@ class DataConfig(Section):
 class HardConfig(Section):
     """Which training images get a spectrum. A class with fewer than `few_below` images is few.
 
+    Of the rules confidence and loss: `threshold`, `limit`, and `run`, the folder of a plain training that tells.
+
     `many_from` not given is 100, or `few_below` where that is more.
     """
 
@@ -94,6 +99,8 @@ class HardConfig(Section):
     few_below: Positive = 20
     many_from: Positive = 100
     limit: Count = 0
+    threshold: float | None = None
+    run: OptionalPath = ""
     list: OptionalPath = ""
 
     @model_validator(mode="before")
@@ -264,7 +271,12 @@ class BudgetConfig(Section):
 class CurriculumConfig(Section):
     """Which levels are active in which epoch (paper 3). `level` belongs to the policy `fixed`.
 
-    `real-only` resamples as the others do, without synthetic images; `none` takes the data as it is.
+    `real-only` resamples as the others do, without synthetic images; `none` takes the data as it is. fill: how many
+    images of the tail an epoch holds, see `discl.fill`. real_tail: whether real tail images are mixed in while a level
+    is active (Algorithm 1 does, Algorithm 2 does not). Of the policy `adaptive` (paper 3.3): probe_images, the most
+    that are taken out of training for the probe; probe_real, the real images that it trains on; probe_least, images
+    below which a level's gain is not trusted; probe_confidence, of the lower bound that gains are compared by (0: by
+    their means); probe_memory, the weight of the gain before (0: none).
     """
 
     policy: Literal[
@@ -276,7 +288,15 @@ class CurriculumConfig(Section):
     tail_share: Literal["auto"] | Share = "auto"
     nontail_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.3
     synthetic_scale: Annotated[float, Field(ge=0.0)] = 3.0
+    fill: Literal["share", "union", "balanced", "sqrt", "capped"] = "share"
+    fill_cap: Positive = 100
+    real_tail: bool = True
     level: Level | None = None
+    probe_images: Positive = 2000
+    probe_real: Positive = 30000
+    probe_least: Positive = 2
+    probe_confidence: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    probe_memory: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
 
     @model_validator(mode="after")
     def _consistent(self) -> "CurriculumConfig":
@@ -288,13 +308,26 @@ class CurriculumConfig(Section):
 class TrainConfig(Section):
     """The classifier and its optimizer. `image_size` 0 takes the model's usual size.
 
+    model: resnet10, 18, 32, 34, 50, any name of timm, or `clip:ViT-B-16:openai` and the like. prior: whose class counts
+    balanced softmax uses, those of the stage's images or the original ones. compensate: label-shift compensation at
+    test, the logits less the log shares of the training images. captions: of a CLIP (default: FLYP's two). ensemble:
+    share of the fine-tuned weights in the final ones, or "auto", the best of 0, 0.1, ..., 1 on the validation split.
+    select: the epoch to keep, the last or the best by this metric on the validation split (id_val, else val).
+    augment: "cuda" raises and lowers an augmentation level per class (Ahn et al., ICLR 2023).
+
     warmup: share of all steps in which the rate rises (0: cosine none, one-cycle 0.3). clip_norm: of all gradients
     together (0: no clipping). decode: where images are decoded; "auto" tries what the device has and keeps the fastest.
     """
 
-    model: str = "resnet10"
+    model: Classifier = "resnet10"
     init: OptionalPath = ""
     loss: Literal["ce", "balanced-softmax", "flyp"] = "ce"
+    prior: Literal["stage", "original"] = "stage"
+    compensate: bool = False
+    captions: Strings = ()
+    ensemble: Literal["auto"] | Share = 1.0
+    select: Literal["last", "overall", "many", "medium", "few", "macro_f1"] = "last"
+    augment: Literal["none", "cuda"] = "none"
     batch: Positive = 128
     lr: Annotated[float, Field(gt=0.0)] = 1e-3
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
@@ -307,6 +340,12 @@ class TrainConfig(Section):
     decode: Literal["auto", "cpu", "mixed", "hardware"] = "auto"
     image_size: Count = 0
     device: Device = "auto"
+
+
+class ReportConfig(Section):
+    """paper: which of the paper's published rows a report puts beside the run (discl/configs/published.json)."""
+
+    paper: str = ""
 
 
 class RunConfig(Section):
@@ -322,6 +361,7 @@ class RunConfig(Section):
     budget: BudgetConfig = BudgetConfig()
     curriculum: CurriculumConfig = CurriculumConfig()
     train: TrainConfig = TrainConfig()
+    report: ReportConfig = ReportConfig()
 
     @model_validator(mode="after")
     def _best_by_score(self) -> "RunConfig":

@@ -72,6 +72,11 @@ def absolute_clip(value: str, info: ValidationInfo) -> str:
     return f"{name}:{absolute(weights, info)}" if weights.endswith(".safetensors") else value
 
 
+def absolute_model(value: str, info: ValidationInfo) -> str:
+    """A classifier's name; of `clip:NAME` the NAME is as for scoring."""
+    return f"clip:{absolute_clip(value[5:], info)}" if value.startswith("clip:") else value
+
+
 def first_seeds(count: int) -> tuple[int, ...]:
     """The paper's eight seeds, then 80, 90, 100, ..."""
     more = range(80, 80 + 10 * max(0, count - len(PAPER_SEEDS)), 10)
@@ -153,6 +158,7 @@ FolderOrUrl = Annotated[str, BeforeValidator(_path), AfterValidator(_given), Aft
 OptionalFolderOrUrl = Annotated[str, BeforeValidator(_path), AfterValidator(absolute_or_url)]
 FolderOrHub = Annotated[str, BeforeValidator(_path), AfterValidator(absolute_or_hub)]
 Clip = Annotated[str, BeforeValidator(_path), AfterValidator(absolute_clip)]
+Classifier = Annotated[str, AfterValidator(absolute_model)]
 Level = Annotated[int, AfterValidator(_level)]
 Levels = Annotated[tuple[Level, ...], BeforeValidator(_tuple), AfterValidator(_distinct)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 KINDS = {
     "digits-lt": digits.load,
+    "digits-lq": digits.load_low_quality,
     "imagefolder": imagefolder.load,
     "csv": csv_table.load,
     "store": packed.load,

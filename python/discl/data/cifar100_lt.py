@@ -34,12 +34,12 @@ def load(config) -> DataTable:
     splits = {split: _read(folder, split, len(names)) for split in ("train", "test")}
     chosen = {"train": long_tail(splits["train"][1], len(names), config.imbalance)}
     chosen["test"] = np.arange(len(splits["test"][1]))
-    written = Path(config.root) / "discl-png"
+    written = Path(config.root) / f"discl-png-{config.imbalance:g}"
     rows = [(split, int(row)) for split in splits for row in chosen[split]]
     labels = [int(splits[split][1][row]) for split, row in rows]
     ids = [f"{split}/{names[label]}/{row:05d}.png" for (split, row), label in zip(rows, labels, strict=True)]
     for split, (pixels, fine) in splits.items():
-        _write(written / split, names, pixels, fine)
+        _write(written / split, names, pixels, fine, chosen[split])
     return DataTable(
         ids=ids,
         paths=[str(written / name) for name in ids],
@@ -110,16 +110,18 @@ def _batch(file: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(batch[b"data"], np.uint8), np.asarray(batch[b"fine_labels"], np.int64)
 
 
-def _write(folder: Path, names: tuple[str, ...], pixels: np.ndarray, labels: np.ndarray) -> None:
-    """<class>/<row>.png for every image, all at once by a rename; whoever comes second finds them there."""
+def _write(
+    folder: Path, names: tuple[str, ...], pixels: np.ndarray, labels: np.ndarray, rows: np.ndarray
+) -> None:  # fmt: skip
+    """<class>/<row>.png for the given rows, all at once by a rename; whoever comes second finds them there."""
     if folder.is_dir():
         return
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         for name in names:
             (unfinished / name).mkdir(parents=True, exist_ok=True)
-        for row, label in enumerate(labels):
-            Image.fromarray(pixels[row].transpose(1, 2, 0)).save(unfinished / names[label] / f"{row:05d}.png")
+        for row in rows:
+            Image.fromarray(pixels[row].transpose(1, 2, 0)).save(unfinished / names[labels[row]] / f"{row:05d}.png")
         os.rename(unfinished, folder)
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -10,8 +10,9 @@ from typing import Any
 
 from discl.atomic import write_atomic
 from discl.config import RunConfig, load_config, to_toml
+from discl.demo.low_quality import low_quality
 from discl.generation import generate
-from discl.methods import compare_methods
+from discl.methods import compare_methods, further_methods, methods_of
 from discl.progress import OnEvent
 from discl.report import report_runs
 from discl.report.facts import store_facts
@@ -19,7 +20,7 @@ from discl.report.picture import write_picture
 from discl.report.runs import SourceFiles
 from discl.training import digest
 
-SEEDS, FULL_SEEDS = 5, 20  # trainings per method
+SEEDS = 5  # trainings per method
 # The same spectrum with early rejection, and more of it: a rule needs held-back samples that were accepted.
 EARLY_REJECTION = {"engine.early_rejection": True, "engine.false_reject_limit": 0.1, "spectrum.seeds": 48}
 
@@ -28,8 +29,9 @@ def run_demo(out: str | os.PathLike = "discl-demo", full: bool = False, on_event
     """Hard digits -> spectrum -> selection -> every method of the result table -> report; returns its path.
 
     `out` receives data/, spectrum/ (the store), config.toml, metrics.json, spectrum.png and report.html. What a
-    finished or interrupted run left there is not made again. `full` trains each method 20 times, not 5.
-    early-rejection.toml is for `discl generate`: it calibrates early rejection on the demo's model and uses it.
+    finished or interrupted run left there is not made again. `full` adds the other policies, adaptive among them, CUDA
+    and FLYP with the demo's CLIP, and digits of low quality (data-lq, plain-lq, spectrum-lq): at most half an hour on
+    two cores. early-rejection.toml is for `discl generate`: it calibrates early rejection on the demo's model and uses it.
     """
     out = Path(out).absolute()
     out.mkdir(parents=True, exist_ok=True)
@@ -38,13 +40,24 @@ def run_demo(out: str | os.PathLike = "discl-demo", full: bool = False, on_event
     early = demo_config(out, {**EARLY_REJECTION, "store.path": str(out / "early-rejection")})
     write_atomic(out / "early-rejection.toml", to_toml(early).encode())
     store = generate(config, on_event)
-    seeds = range(FULL_SEEDS if full else SEEDS)
-    identity = digest(to_toml(config), store.snapshot(), *map(str, seeds))
+    seeds = range(SEEDS)
+    identity = digest(to_toml(config), store.snapshot(), "full" * full, *map(str, seeds))
     if _identity(out / "metrics.json") != identity:
-        metrics = compare_methods(config, seeds, on_event) | {"identity": identity}
+        metrics = _measured(config, seeds, full, out, on_event) | {"identity": identity}
         write_atomic(out / "metrics.json", json.dumps(metrics, indent=1).encode())
     write_picture(out / "spectrum.png", store_facts(store), SourceFiles(config))
     return report_runs([out])
+
+
+def _measured(config: RunConfig, seeds: range, full: bool, out: Path, on_event: OnEvent | None) -> dict:
+    """The result table; of a full demo also the one of low quality."""
+    if not full:
+        return compare_methods(config, seeds, on_event)
+    assert config.score is not None
+    methods = [*methods_of(config.spectrum.levels), *further_methods(config.score.clip)]
+    metrics = compare_methods(config, seeds, on_event, methods)
+    metrics["low_quality"], _ = low_quality(out, seeds, on_event)
+    return metrics
 
 
 def _identity(file: Path) -> str | None:

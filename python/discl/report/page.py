@@ -14,12 +14,13 @@ from discl.atomic import write_atomic
 from discl.rejection_rates import rejection_rates
 from discl.report.acceptance import acceptance_section
 from discl.report.boundary import boundary_section
+from discl.report.comparison import comparison_section
 from discl.report.coverage import coverage_section
 from discl.report.facts import Facts, store_facts
 from discl.report.html import Markup, join, tag, text
 from discl.report.provenance import cost_section, provenance_section
 from discl.report.rejection import rejection_section
-from discl.report.results import BASELINE, results_section
+from discl.report.results import BASELINE, low_quality_section, results_section
 from discl.report.spectrum import Sources, spectrum_section
 from discl.report.threshold import threshold_section
 
@@ -30,7 +31,9 @@ NAMES = {
     "rejection": "Rejected early",
     "threshold": "Threshold",
     "boundary": "Nearest",
+    "comparison": "Comparison",
     "results": "Results",
+    "low-quality": "Low quality",
     "cost": "Time",
     "provenance": "Config",
 }
@@ -47,6 +50,7 @@ def write_report(
     config: dict[str, Any] | None = None,
     stages: list[dict[str, Any]] | None = None,
     versions: dict[str, str] | None = None,
+    compared: Any = None,
 ) -> Path:
     """Write the page and return its path.
 
@@ -54,13 +58,16 @@ def write_report(
     sources     source id -> encoded image, or None where the image is gone
     metrics     {"methods": {name: {"overall"|"many"|"medium"|"few": {"mean", "std"}}}, "seeds", "steps"}
     config      the resolved config, table by table;  versions  name -> version
+    compared    of several trainings, see `discl.report.compare`
     stages      [{"stage", "seconds", "unet_evaluations", "note"}] in the order in which they ran
     """
     facts = store_facts(store, selection) if store is not None else None
     metrics, stages = metrics or {}, stages or []
     sections = [
         *(_store_sections(store, facts, sources, config or {}) if facts is not None and len(facts) else []),
+        comparison_section(compared),
         results_section(metrics),
+        low_quality_section(metrics),
         cost_section(stages),
         provenance_section(config or {}, versions or {}),
     ]

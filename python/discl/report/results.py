@@ -29,6 +29,35 @@ def results_section(metrics: dict[str, Any]) -> Markup | None:
     )
 
 
+def low_quality_section(metrics: dict[str, Any]) -> Markup | None:
+    """Of `metrics["low_quality"]["splits"]`: macro F1 and accuracy inside and outside the training's distribution."""
+    found = metrics.get("low_quality")
+    if not found:
+        return None
+    splits = found["splits"]
+    columns = [(name, split, group) for group in ("macro_f1", "overall") for name, split in LOW_QUALITY]
+    best = {at: max(row[at[2]]["mean"] for row in splits[at[1]].values()) for at in columns}
+    body = [
+        tag("tr", tag("th", name, scope="row"), *(_number(splits[at[1]][name][at[2]], best[at]) for at in columns))
+        for name in found["methods"]
+    ]
+    words = {"macro_f1": "macro F1", "overall": "accuracy"}
+    head = headings("method", *(f"{words[group]}, {name}" for name, _, group in columns))
+    return section(
+        "low-quality",
+        "Images of low quality",
+        tag("p", LOW_QUALITY_LEAD, _conditions(found), class_="lead"),
+        scroller("Result table of low quality", tag("table", head, tag("tbody", *body), class_="numbers")),
+    )
+
+
+LOW_QUALITY = (("all spoilt (OOD)", "test"), ("as trained (ID)", "id_test"))
+LOW_QUALITY_LEAD = (
+    "300 digits, 120 of them blurred, noisy or of low contrast; hard are those that a plain training is least sure of. "
+    "In percent. "
+)
+
+
 def _conditions(metrics: dict[str, Any]) -> str:
     seeds, steps = metrics.get("seeds"), metrics.get("steps")
     parts = []

@@ -1,19 +1,17 @@
 """Folders that `discl train`, `demo` or `generate` left come in; one page over all of them goes out."""
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from discl.config import RunConfig, load_config
-from discl.errors import ConfigError, DisclError
+from discl.config import RunConfig
+from discl.errors import DisclError
 from discl.report.page import write_report
+from discl.report.run_folder import Run, open_run
 from discl.run_record import versions
-from discl.store import Store
 
 STAGES = {
     "load": "load models",
@@ -27,38 +25,13 @@ STAGES = {
 }
 
 
-@dataclass(frozen=True)
-class Run:
-    """One folder: a store itself, or a run's folder with config.toml and, once trained, metrics.json."""
-
-    folder: Path
-
-    @cached_property
-    def config(self) -> RunConfig | None:
-        file = self.folder / "config.toml"
-        return load_config(file) if file.is_file() else None
-
-    @cached_property
-    def store(self) -> Store | None:
-        folder = self.config.store.path if self.config else self.folder
-        return Store(folder) if (Path(folder) / "manifest").is_dir() else None
-
-    @cached_property
-    def metrics(self) -> dict[str, Any]:
-        file = self.folder / "metrics.json"
-        return _json(file) if file.is_file() else {}
-
-    @cached_property
-    def records(self) -> list[dict[str, Any]]:
-        """The store's runs, oldest first."""
-        files = sorted((self.store.path / "runs").glob("*.json")) if self.store else []
-        return [_json(file) for file in files]
-
-
-def report_runs(folders: Iterable[str | os.PathLike], out: str | os.PathLike | None = None) -> Path:
+def report_runs(
+    folders: Iterable[str | os.PathLike], out: str | os.PathLike | None = None, compared: Any = None
+) -> Path:  # fmt: skip
     """Write the page (default: report.html in the first folder) and return its path.
 
     The first folder gives the spectrum, the config and the times; the result tables of all are put together.
+    compared: what `discl.report.compare.compare` made of the runs, for a section of its own.
     Raises ConfigError for a folder that holds neither a run nor a store.
     """
     runs = [open_run(folder) for folder in folders]
@@ -70,19 +43,11 @@ def report_runs(folders: Iterable[str | os.PathLike], out: str | os.PathLike | N
         store=first.store,
         sources=SourceFiles(first.config),
         metrics=merged_metrics(runs),
+        compared=compared,
         config=config,
         stages=stages(first.records, first.metrics),
         versions=_recorded(first, "versions") or versions(),
     )
-
-
-def open_run(folder: str | os.PathLike) -> Run:
-    run = Run(Path(folder))
-    if run.config is None and run.store is None and not run.metrics:
-        raise ConfigError(
-            f"{folder}: neither a run's folder (config.toml, metrics.json) nor a store (manifest/); check the path"
-        )
-    return run
 
 
 class SourceFiles:
@@ -148,10 +113,3 @@ def _occupancy(record: dict[str, Any]) -> str:
 def _recorded(run: Run, name: str) -> dict[str, Any]:
     """From the newest record of the store, else empty."""
     return run.records[-1].get(name, {}) if run.records else {}
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: cannot be read ({error}); restore it or remove it") from error

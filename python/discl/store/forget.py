@@ -43,6 +43,8 @@ def forget(
         sweep(root)
         prune(root)
         _clean_quarantine(root / "quarantine.jsonl", ids)
+        for file in sorted(root.glob("runs/*.hard.txt")):
+            _clean_list(file, ids)
     return sum(counts.values())
 
 
@@ -86,6 +88,14 @@ def _pruned_scores(file: Path, keys: Keys) -> bytes | None:
     buffer = io.BytesIO()
     pq.write_table(table.filter(pa.array(there, pa.bool_())), buffer)
     return buffer.getvalue()
+
+
+def _clean_list(file: Path, ids: frozenset[str]) -> None:
+    """A run's list of hard images loses the forgotten ones."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if line not in ids]
+    if len(kept) < len(lines):
+        write_atomic(file, "".join(f"{line}\n" for line in kept).encode())
 
 
 def _clean_quarantine(file: Path, ids: frozenset[str]) -> None:

@@ -129,7 +129,7 @@ def _selections(store: Store) -> set[str]:
 
 def _bring_records(source: Store, into: Path) -> None:
     for name in source.names("runs"):
-        if name.endswith(".json") and not (into / "runs" / name).exists():
+        if name.endswith((".json", ".hard.txt")) and not (into / "runs" / name).exists():
             write_atomic(into / "runs" / name, source.file(f"runs/{name}") or b"{}")
     lines = (source.file("quarantine.jsonl") or b"").decode().splitlines()
     bad = [json.loads(line) for line in lines]

@@ -1,0 +1,158 @@
+"""The probe of the policy `adaptive` (paper 3.3, Algorithm 2): what one pass over real images gains at each level.
+
+Some hard images leave the training, with all their synthetic ones, and are looked at instead: at every level one image
+of each, at 100 themselves. A level's progress is the mean change of their true-class probability.
+"""
+
+import logging
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import torch
+
+from discl._C import Order
+from discl.dataset import SpectrumDataset
+from discl.evaluation import evaluation_batches
+
+log = logging.getLogger(__name__)
+
+SHARE = 4  # one in so many hard images with all levels may be taken out of training
+
+
+@dataclass(frozen=True)
+class ProbeSet:
+    """rows: of the table. keys: one accepted sample per row and level. lost: all keys of these images."""
+
+    rows: np.ndarray
+    keys: list[str]
+    lost: frozenset[str]
+
+
+def choose_probe(table, store, keys: list[str], levels, most: int, seed: int) -> ProbeSet:
+    """Training images with an accepted sample at every level, at most `most` and a quarter of them, by `seed`.
+
+    Every class keeps a training image. Rows with the same bytes leave together.
+    """
+    row_of = {table.ids[row]: int(row) for row in table.rows("train")}
+    made: dict[str, dict[int, list[str]]] = {}
+    same: dict[str, list[str]] = {}
+    wanted = set(keys)
+    for batch in store.scan(["key", "source_id", "source_ids", "level"]):
+        for one in batch.to_pylist():
+            if one["key"] in wanted and one["source_id"] in row_of:
+                made.setdefault(one["source_id"], {}).setdefault(one["level"], []).append(one["key"])
+                same[one["source_id"]] = one["source_ids"] or [one["source_id"]]
+    whole = sorted(name for name, found in made.items() if set(levels) <= set(found))
+    random = np.random.default_rng([seed, 2**31])
+    room = table.train_counts.copy()
+    chosen: list[str] = []
+    for name in random.permutation(np.array(whole, dtype=object)).tolist():
+        rows = [row_of[other] for other in same[name] if other in row_of]
+        if len(chosen) == min(most, max(len(whole) // SHARE, 1)):
+            break
+        if room[table.labels[rows[0]]] > len(rows):
+            room[table.labels[rows[0]]] -= len(rows)
+            chosen.append(name)
+    if len(chosen) < most:
+        log.warning("curriculum.probe_images = %d, but the probe has %d: see the policy 'adaptive'", most, len(chosen))
+    picked = [made[name][level][random.integers(len(made[name][level]))] for name in chosen for level in sorted(levels)]
+    rows = [row_of[other] for name in chosen for other in same[name] if other in row_of]
+    lost = (key for name in chosen for of_level in made[name].values() for key in of_level)
+    return ProbeSet(np.array(sorted(rows), dtype=np.int64), picked, frozenset(lost))
+
+
+class RealDraw:
+    """`size` real rows of a dataset per epoch, all different, by (seed, epoch): the sampler of the probe's training."""
+
+    def __init__(self, dataset, size: int, batch: int, seed: int, rank: int = 0, world: int = 1):
+        self.total, self.batch, self.seed = min(size, dataset.n_real), batch, seed
+        self.dataset, self.n_real, self.rank, self.world = dataset, dataset.n_real, rank, world
+        self.epoch = self.step = 0
+
+    def __len__(self) -> int:
+        return -(-self.total // self.batch)
+
+    levels = ()
+
+    def plan(self, epoch: int) -> "RealDraw":
+        """Itself: every epoch has `total` images and no levels."""
+        return self
+
+    def _order(self, epoch: int) -> Order:
+        return Order([([range(self.n_real)], self.total, None)], self.seed ^ 0x5EED, epoch)
+
+    def class_counts(self, epoch: int) -> np.ndarray:
+        """float64 [C]: of the images that `epoch` draws."""
+        labels = self.dataset.labels[self._order(epoch).ids(0, self.total, 0, 1)]
+        return np.bincount(labels, minlength=len(self.dataset.class_names)).astype(np.float64)
+
+    def rows(self, epoch: int, step: int) -> np.ndarray:
+        return self._order(epoch).ids(step * self.batch, self.batch, self.rank, self.world)
+
+    def positions(self, epoch: int, step: int) -> np.ndarray:
+        end = min((step + 1) * self.batch, self.total)
+        return np.arange(step * self.batch + (self.rank - step * self.batch) % self.world, end, self.world)
+
+    def advance(self) -> None:
+        self.epoch, self.step = divmod(self.epoch * len(self) + self.step + 1, len(self))
+
+    def state_dict(self) -> dict:
+        return {}
+
+
+class Probe:
+    """Before each curriculum epoch of a Training: measure, train on real images once, measure, tell the sampler.
+
+    config: CurriculumConfig. real: a loader of RealDraw. test: the view for measuring.
+    """
+
+    def __init__(self, config, probe: ProbeSet, table, store, real, test, threads: int, ranks):
+        self.config, self.real, self.ranks = config, real, ranks
+        self.dataset = SpectrumDataset(store, table.take(probe.rows), probe.keys)
+        self.batches = evaluation_batches(self.dataset, test, 256, threads, ranks)
+
+    def __call__(self, training, epoch: int) -> dict:
+        """What was seen: gains by level and the images it took. Trains `training`'s model."""
+        sampler = training.sampler
+        if epoch >= sampler.curriculum.epochs:
+            return {}
+        before = self.probabilities(training.learner)
+        self.real.sampler.epoch, self.real.sampler.step = epoch, 0
+        training.pass_over(self.real)
+        change = self.probabilities(training.learner) - before
+        gains = {}
+        for level in sorted({int(level) for level in self.dataset.levels}):
+            gain = progress(change[self.dataset.levels == level], self.config)
+            if gain is not None:
+                old = sampler.progress.get(level, gain)
+                gains[level] = (1 - self.config.probe_memory) * gain + self.config.probe_memory * old
+                sampler.observe(level, 0.0, gains[level])
+        return {"gains": {str(level): gain for level, gain in gains.items()}, "probed": self.real.sampler.total}
+
+    @torch.inference_mode()
+    def probabilities(self, learner) -> np.ndarray:
+        """float64 [n]: of every probe image's true class."""
+        learner.model.eval()
+        mine = [np.empty(0)]
+        for batch in self.batches:
+            shares = torch.softmax(learner.model(batch["image"].to(learner.device)).float(), 1).cpu()
+            mine.append(shares[torch.arange(len(shares)), batch["label"]].double().numpy())
+        out = np.empty(len(self.dataset))
+        for rank, part in enumerate(self.ranks.gather(np.concatenate(mine))):
+            out[rank :: self.ranks.world] = part
+        return out
+
+
+def progress(change: np.ndarray, config) -> float | None:
+    """A level's gain from its images' changes, float64 [n]: their mean without outliers, or its lower bound.
+
+    Outliers lie more than 1.5 interquartile ranges outside the quartiles. None for fewer than `probe_least` images.
+    """
+    if len(change) < config.probe_least:
+        return None
+    low, high = np.quantile(change, [0.25, 0.75])
+    kept = change[(change >= low - 1.5 * (high - low)) & (change <= high + 1.5 * (high - low))]
+    if not config.probe_confidence or len(kept) < 2:
+        return float(kept.mean())
+    return float(kept.mean() - NormalDist().inv_cdf(config.probe_confidence) * kept.std(ddof=1) / np.sqrt(len(kept)))
