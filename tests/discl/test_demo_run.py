@@ -54,7 +54,7 @@ def test_the_result_table_has_every_method_at_equal_steps(first):
     metrics = json.loads((first[0] / "metrics.json").read_text())
     assert list(metrics["methods"]) == METHODS
     for groups in metrics["methods"].values():
-        assert set(groups) == {"overall", "many", "medium", "few"}
+        assert set(groups) == {"overall", "many", "medium", "few", "macro_f1"}
         assert all(0 <= value["mean"] <= 1 for value in groups.values())
     assert {training["steps"] for training in metrics["trainings"]} == {metrics["steps"]}
     assert metrics["methods"]["text-only"] == metrics["methods"]["fixed-0"]

@@ -73,6 +73,7 @@ def test_two_ranks_train_as_one(tmp_path, batch, rest):
     together = json.loads((tmp_path / "two" / "metrics.json").read_text())
     assert (tmp_path / "two" / "report.html").is_file()
     assert 27 % batch == rest and alone["steps"] == 3 * -(-27 // batch)
+    assert (together.pop("world"), alone.pop("world")) == (2, 1)
     assert untimed(together) == untimed(alone)
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
     assert_alike(tmp_path / "one", tmp_path / "two")

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from discl.config import RunConfig, load_config
+from discl.cpu_threads import cpu_threads
 from discl.generation import generate
-from discl.methods import Method, compare_methods, threads
+from discl.methods import Method, compare_methods
 from discl.progress import OnEvent, ignore
 from discl.store import Store
 from discl.training import train
@@ -36,7 +37,7 @@ def low_quality_config(out: Path) -> RunConfig:
 def low_quality(out: Path, seeds, on_event: OnEvent | None = None) -> tuple[dict[str, Any], Store]:
     """The result table, on id_test (as trained) and test (all spoilt); what is there is not made again."""
     config = low_quality_config(out)
-    with threads(1):
+    with cpu_threads(1):
         train(plain(config), out / "plain-lq", on_event or ignore)
     store = generate(config, on_event)
     return compare_methods(config, seeds, on_event, METHODS), store

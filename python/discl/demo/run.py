@@ -31,7 +31,8 @@ def run_demo(out: str | os.PathLike = "discl-demo", full: bool = False, on_event
     `out` receives data/, spectrum/ (the store), config.toml, metrics.json, spectrum.png and report.html. What a
     finished or interrupted run left there is not made again. `full` adds the other policies, adaptive among them, CUDA
     and FLYP with the demo's CLIP, and digits of low quality (data-lq, plain-lq, spectrum-lq): at most half an hour on
-    two cores. early-rejection.toml is for `discl generate`: it calibrates early rejection on the demo's model and uses it.
+    two cores. early-rejection.toml is for `discl generate`: it calibrates early rejection on the demo's model and
+    uses it.
     """
     out = Path(out).absolute()
     out.mkdir(parents=True, exist_ok=True)
