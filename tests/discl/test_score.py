@@ -19,8 +19,9 @@ from discl.errors import ConfigError, ModelError, StoreError
 from discl.filtering import Rules, filter_store
 from discl.generation import generate
 from discl.learner import Learner
+from discl.prompts import class_texts
 from discl.scoring import ScoreRequest, diversity, score_images, score_store
-from discl.store import Store
+from discl.store import Store, StoreWriter
 from discl.training import train
 from tests.discl.project import make_project
 
@@ -200,7 +201,29 @@ def test_embeddings_that_are_not_finite_are_made_again_from_the_image(store, cli
     assert found[0]["text_score"] == pytest.approx(whole[0]["text_score"], abs=1e-3)
 
 
+def test_an_embedding_that_is_not_finite_and_has_no_image_left_has_a_reason_for_its_missing_score(store, clip):
+    file, tar = (sorted((store.path / folder).iterdir())[0] for folder in ("embeddings", "shards"))
+    vectors = np.load(file)
+    vectors[0] = np.inf
+    np.save(file, vectors)
+    tar.unlink()
+    first, *others = scores(score_store(store.path, ScoreRequest("x", clip)))
+    assert first["text_score"] is None and "embedding" in first["reason"]
+    assert all(row["text_score"] is not None and row["reason"] is None for row in others)
+    assert first["key"] in (store.path / "quarantine.jsonl").read_text()
+
+
+@pytest.mark.parametrize("prompt", ["", " ", "{class}"])
+def test_a_class_without_text_is_named(prompt):
+    with pytest.raises(ConfigError, match=r"class ' ' has no text: score\.prompt"):
+        class_texts(prompt, [" ", "fox"], "score.prompt")
+
+
 def test_what_is_refused(store, clip, tmp_path):
+    with StoreWriter(tmp_path / "empty", "run", shard_bytes=1000):
+        pass
+    with pytest.raises(StoreError, match="is empty: there is nothing to score; run `discl generate`"):
+        score_store(tmp_path / "empty", ScoreRequest("x", clip))
     with pytest.raises(ConfigError, match="have one text"):
         score_store(store.path, ScoreRequest("x", clip, "a photo"))
     with pytest.raises(StoreError, match="scorer name"):
