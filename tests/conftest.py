@@ -10,10 +10,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # models this small are slower on
 import torch
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if torch.cuda.is_available():
-        return
-    skip = pytest.mark.skip(reason="no CUDA device")
-    for item in items:
-        if item.get_closest_marker("gpu") or item.get_closest_marker("tensorrt"):
-            item.add_marker(skip)
+def needs_gpu(item: pytest.Item) -> bool:
+    return bool(item.get_closest_marker("gpu") or item.get_closest_marker("tensorrt"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in filter(needs_gpu, items):
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+    if config.pluginmanager.hasplugin("xdist"):  # one process runs a file's tests, and one all that fill the device
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group("gpu" if needs_gpu(item) else item.path.name))

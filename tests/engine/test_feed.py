@@ -39,7 +39,17 @@ class OnlyGetItem:
         return self.items[index]
 
 
-@pytest.mark.parametrize("wrap", [list, tuple, iter, OnlyGetItem, lambda r: (x for x in r), dict.fromkeys], ids=repr)
+KINDS = {
+    "list": list,
+    "tuple": tuple,
+    "iterator": iter,
+    "getitem": OnlyGetItem,
+    "generator": lambda r: (x for x in r),
+    "dict": dict.fromkeys,
+}
+
+
+@pytest.mark.parametrize("wrap", KINDS.values(), ids=list(KINDS))
 @pytest.mark.parametrize("count", [0, 1, 20])
 def test_any_finite_iterable(engine, wrap, count):
     samples = list(engine.run(wrap(requests(count))))
