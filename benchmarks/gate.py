@@ -10,9 +10,9 @@ import numpy as np
 
 from discl import Store
 from discl.config import RunConfig
+from discl.cpu_threads import cpu_threads
 from discl.data import load_data
 from discl.fitting import Learner, fit
-from discl.methods import threads
 from discl.training import device_of, judge, training_loader
 
 Wish = tuple[str, int, int]  # source id, level, seed
@@ -82,7 +82,7 @@ def few_class_accuracy(config: RunConfig, seeds: Sequence[int], make: Callable =
     """Top-1 on the few classes of the test split after training on the config's store, one number per seed."""
     table, store = load_data(config.data), Store(config.store.path)
     scores = []
-    with threads(1):
+    with cpu_threads(1):
         learner = make(config.train.model, len(table.class_names), config.train.batch, device_of(config))
         measure = judge(config, table, learner, "test")
         for seed in seeds:

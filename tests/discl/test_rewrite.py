@@ -18,6 +18,7 @@ from discl.store.forget import forget
 from discl.store.resize import compact, reshard
 from tests.discl.store_samples import check, fill, key, sample
 
+ROOT = Path(__file__).parents[2]
 COUNT = 60
 GONE = [i for i in range(COUNT) if i % 5 in (1, 3)]
 KEPT = [i for i in range(COUNT) if i not in GONE]
@@ -180,7 +181,7 @@ else:
 
 
 def kill(root, command, at):
-    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", DIE, str(root), str(at), command], env=environment, capture_output=True
     )

@@ -29,6 +29,12 @@ from tests.discl.project import loaded, make_project
 pytest.importorskip("ray")
 
 
+@pytest.fixture(autouse=True)
+def working_folder(monkeypatch):
+    """An actor that works in this process goes to its command's folder; here it comes back."""
+    monkeypatch.chdir(".")
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, tiny_models) -> Path:
     from discl.generation import generate

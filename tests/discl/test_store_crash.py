@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,7 @@ from discl.store.shard import unsealed_numbers
 from tests.discl.store_samples import check, fill, key, sample
 
 COUNT = 400
+ROOT = Path(__file__).parents[2]
 # Prints how many samples it found, then how many are durable, time and again.
 FILL = f"""
 import sys
@@ -36,7 +38,7 @@ with StoreWriter(sys.argv[1], "run", shard_bytes=40_000, sync_samples=16) as wri
 
 
 def start(script, *arguments):
-    environment = os.environ | {"PYTHONPATH": os.getcwd(), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-c", script, *map(str, arguments)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
