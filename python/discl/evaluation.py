@@ -25,15 +25,15 @@ def measure(
     """
     learner.ranks.agree_on(learner.model.buffers())
     parts = learner.ranks.gather(predict(learner.model, batches, shift(train_counts) if compensate else None))
-    labels, classes = (_interleaved(columns) for columns in zip(*parts, strict=True))
+    labels, classes = (interleaved(columns) for columns in zip(*parts, strict=True))
     if keep:
         keep(labels, classes)
     return metrics(labels, classes, train_counts, few_below, many_from)
 
 
-def _interleaved(parts: Sequence[np.ndarray]) -> np.ndarray:
+def interleaved(parts: Sequence[np.ndarray]) -> np.ndarray:
     """The ranks' parts in the order of the whole: rank r has rows r, r + world, ..."""
-    out = np.empty(sum(map(len, parts)), np.int64)
+    out = np.empty(sum(map(len, parts)), parts[0].dtype)
     for rank, part in enumerate(parts):
         out[rank :: len(parts)] = part
     return out
@@ -73,6 +73,17 @@ def predict(
     return np.concatenate(labels), np.concatenate(classes)
 
 
+@torch.inference_mode()
+def true_class(learner, batches: Iterable[dict]) -> np.ndarray:
+    """float64 [n]: the probability of every image's own class. The model is left in evaluation mode."""
+    learner.model.eval()
+    out = [np.empty(0)]
+    for batch in batches:
+        shares = torch.softmax(learner.model(batch["image"].to(learner.device)).float(), 1).cpu()
+        out.append(shares[torch.arange(len(shares)), batch["label"]].double().numpy())
+    return np.concatenate(out)
+
+
 def metrics(labels, classes, train_counts, few_below: int, many_from: int) -> dict:
     """Top-1 as fractions, pooled over the images of a group; groups by ORIGINAL training counts (paper 5.1).
 
@@ -103,11 +114,14 @@ def worst(per_class: list[float | None], k: int) -> float:
 
 def macro_f1(labels: np.ndarray, classes: np.ndarray) -> float | None:
     """Mean over the classes in `labels` of 2 * hits / (labelled + predicted)."""
-    scores = [
-        2 * np.sum((labels == c) & (classes == c)) / (np.sum(labels == c) + np.sum(classes == c))
-        for c in np.unique(labels)
-    ]
-    return float(np.mean(scores)) if scores else None
+    if not len(labels):
+        return None
+    most = int(max(labels.max(), classes.max())) + 1
+    hits, labelled, predicted = (
+        np.bincount(values, minlength=most) for values in (labels[labels == classes], labels, classes)
+    )
+    there = labelled > 0
+    return float(np.mean(2 * hits[there] / (labelled + predicted)[there]))
 
 
 def evaluation_batches(

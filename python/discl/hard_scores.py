@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from discl.checkpoint import NAME
 from discl.config import load_config
@@ -20,7 +19,7 @@ def scores(run: str | Path, table: DataTable) -> dict[str, np.ndarray]:
     """
     from discl.classifier import recipe_of
     from discl.dataset import SpectrumDataset
-    from discl.evaluation import evaluation_batches
+    from discl.evaluation import evaluation_batches, true_class
     from discl.training import learner_of, sized
 
     run = Path(run)
@@ -32,17 +31,7 @@ def scores(run: str | Path, table: DataTable) -> dict[str, np.ndarray]:
     learner.reset(0, str(weights))
     dataset = SpectrumDataset(None, table)
     view = sized(recipe_of(config.train.model).test, config.train.image_size)
-    sure = _true_class(learner, evaluation_batches(dataset, view, 256, config.train.workers))
+    sure = true_class(learner, evaluation_batches(dataset, view, 256, config.train.workers))
     confidence = np.full(len(table), np.nan)
     confidence[table.rows("train")] = sure
     return {"confidence": confidence, "loss": -np.log(np.maximum(confidence, 1e-12))}
-
-
-@torch.inference_mode()
-def _true_class(learner, batches) -> np.ndarray:
-    learner.model.eval()
-    out = [np.empty(0)]
-    for batch in batches:
-        shares = torch.softmax(learner.model(batch["image"].to(learner.device)).float(), 1).cpu()
-        out.append(shares[torch.arange(len(shares)), batch["label"]].double().numpy())
-    return np.concatenate(out)

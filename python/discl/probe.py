@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-import torch
 
 from discl._C import Order
 from discl.dataset import SpectrumDataset
-from discl.evaluation import evaluation_batches
+from discl.evaluation import evaluation_batches, interleaved, true_class
 
 log = logging.getLogger(__name__)
 
@@ -130,18 +129,9 @@ class Probe:
                 sampler.observe(level, 0.0, gains[level])
         return {"gains": {str(level): gain for level, gain in gains.items()}, "probed": self.real.sampler.total}
 
-    @torch.inference_mode()
     def probabilities(self, learner) -> np.ndarray:
         """float64 [n]: of every probe image's true class."""
-        learner.model.eval()
-        mine = [np.empty(0)]
-        for batch in self.batches:
-            shares = torch.softmax(learner.model(batch["image"].to(learner.device)).float(), 1).cpu()
-            mine.append(shares[torch.arange(len(shares)), batch["label"]].double().numpy())
-        out = np.empty(len(self.dataset))
-        for rank, part in enumerate(self.ranks.gather(np.concatenate(mine))):
-            out[rank :: self.ranks.world] = part
-        return out
+        return interleaved(self.ranks.gather(true_class(learner, self.batches)))
 
 
 def progress(change: np.ndarray, config) -> float | None:
