@@ -15,6 +15,7 @@ from discl.views import render
 
 TRIED, RIGHT = 10, 0.6  # images per level, share that must be right
 MOST = 10
+MOST_HELD = 4096  # images in memory
 SHARE = 2**31  # of 2^32: half of the images are augmented
 
 
@@ -82,6 +83,7 @@ class ClassAugmentation:
         self.loader, self.learner, self.seed = loader, learner, seed
         self.sampler, self.dataset, self.view = loader.sampler, loader.dataset, loader.view
         self.levels = np.zeros(self.sampler.curriculum.classes, np.int64)
+        self._held: dict[int, torch.Tensor] = {}  # images that classes were tried on, as the model sees them
         self._mean = torch.tensor(self.view.mean).reshape(-1, 1, 1) / 255
         self._std = torch.tensor(self.view.std).reshape(-1, 1, 1) / 255
 
@@ -130,10 +132,9 @@ class ClassAugmentation:
         """Raise or lower every class's level by one."""
         model = self.learner.model
         model.eval()
-        for label in np.flatnonzero(
-            np.bincount(self.dataset.labels[: self.dataset.n_real], minlength=len(self.levels))
-        ):
-            rows = np.flatnonzero(self.dataset.labels[: self.dataset.n_real] == label)
+        labels = self.dataset.labels[: self.dataset.n_real]
+        for label in np.unique(labels):
+            rows = np.flatnonzero(labels == label)
             random = np.random.default_rng([self.seed, epoch, int(label)])
             up = all(self._learnt(model, rows, int(label), level, random) for level in range(self.levels[label] + 1))
             self.levels[label] = np.clip(self.levels[label] + (1 if up else -1), 0, MOST)
@@ -147,8 +148,9 @@ class ClassAugmentation:
         return float((guesses == label).float().mean()) >= RIGHT
 
     def _plain(self, row: int) -> torch.Tensor:
-        if not hasattr(self, "_held"):
-            self._held: dict[int, torch.Tensor] = {}
-        if row not in self._held and len(self._held) < 4096:
-            self._held[row] = render(self.dataset.decoded(row)[1], self.view)
-        return self._held[row] if row in self._held else render(self.dataset.decoded(row)[1], self.view)
+        image = self._held.get(row)
+        if image is None:
+            image = render(self.dataset.decoded(row)[1], self.view)
+            if len(self._held) < MOST_HELD:
+                self._held[row] = image
+        return image

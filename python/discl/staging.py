@@ -45,11 +45,8 @@ def staged(loader, size: int, device: torch.device, end: int | None = None) -> G
     the host does not. On the CPU nothing is copied.
     """
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-    with closing(
-        ahead(
-            _copied(_padded(loader, size, loader.sampler.epochs if end is None else end), device, stream), loader.ahead
-        )
-    ) as batches:
+    made = _padded(loader, size, loader.sampler.epochs if end is None else end)
+    with closing(ahead(_copied(made, device, stream), loader.ahead)) as batches:
         for batch, copied in batches:
             if copied is not None:
                 current = torch.cuda.current_stream(device)

@@ -115,7 +115,7 @@ def logged(out: Path, on_event: OnEvent) -> Iterator[OnEvent]:
 def speed(history: list[dict], sampler: CurriculumSampler) -> dict:
     """Of all epochs: seconds by part, and what `shares` makes of them."""
     seconds = {part: sum(record["spent"][part] for record in history) for part in PARTS}
-    images = sum(sampler.plan(record["epoch"]).total for record in history)
+    images = len(history) * sampler.curriculum.total
     return {"seconds": seconds, "speed": shares(seconds, images)}
 
 
@@ -189,11 +189,7 @@ def _keep(file: Path, ranks: Ranks, labels: np.ndarray, classes: np.ndarray) -> 
     if ranks.first:
         buffer = io.BytesIO()
         np.save(buffer, np.stack([labels, classes]).astype(np.int32), allow_pickle=False)
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(file, buffer.getvalue())
-        except OSError as error:
-            raise ConfigError(f"--out {file.parent}: cannot be written: {error.strerror or error}") from error
+        _write(file, buffer.getvalue())
 
 
 def samples_seen(sampler: CurriculumSampler, history: list[dict]) -> int:
@@ -270,9 +266,9 @@ def _lines(history: list[dict]) -> str:
     return "".join(json.dumps({"event": "epoch", **record}) + "\n" for record in history)
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: str | bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, text.encode())
+        write_atomic(path, content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise ConfigError(f"--out {path.parent}: cannot be written: {error.strerror or error}") from error
