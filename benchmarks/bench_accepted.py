@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.bench_engine import dollars, few_of, sized
+from benchmarks.options import add_model, add_requests, slots_of, with_defaults, workload_of
 from benchmarks.peers import Diffusers
 from benchmarks.replay import TRACE, Replay, made_up
 from benchmarks.timing import interleave, record, seconds
-from benchmarks.workload import LEVELS, MODELS, Workload
+from benchmarks.workload import LEVELS, Workload
 from discl import Engine, Request
 from discl.engine.options import DTYPES
 
@@ -24,37 +25,25 @@ HOUR = 3600
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", choices=MODELS, default="small", help="architecture, with random weights")
-    parser.add_argument("--size", default="32x32", help="WIDTHxHEIGHT in pixels")
-    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--steps", type=int, default=50, help="of the exact schedule")
+    add_model(parser, dtype="bfloat16", repeats=5)
+    add_requests(parser, steps=50)
     parser.add_argument("--few", type=int, default=8, help="steps of the few-step mode (DPM++ 2M)")
-    parser.add_argument("--slots", default="auto", help="'auto' (profiled) or a number")
-    parser.add_argument("--images", type=int, default=16)
-    parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--usd-per-hour", type=float, default=0.0, help="price of the device, for dollars a million")
 
 
 def run(small: bool = False, **options) -> dict:
-    parser = argparse.ArgumentParser()
-    arguments(parser)
-    given = argparse.Namespace(**{**vars(parser.parse_args([])), **options})
+    given = with_defaults(arguments, options)
     if small:
         given.images, given.seeds, given.repeats, given.slots, given.steps, given.few = 2, 2, 2, "4", 10, 4
-    width, height = map(int, given.size.split("x"))
-    workload = Workload(given.model, given.steps, 7.5, (width, height), given.images, given.seeds)
     with tempfile.TemporaryDirectory() as folder:
-        return _measure(workload, given, Path(folder), keep=not small)
+        return _measure(workload_of(given), given, Path(folder), keep=not small)
 
 
 def _measure(workload: Workload, given: argparse.Namespace, folder: Path, keep: bool) -> dict:
     dtype, requests = DTYPES[given.dtype], sized(workload)
     model, clip = str(workload.write_model(folder / "model", dtype)), str(workload.write_clip(folder / "clip"))
     engines = {
-        name: _engine(model, clip, workload, given, steps)
-        for name, steps in {"exact": {}, "few-step": {"steps": given.few, "mode": "few-step"}}.items()
+        name: _engine(model, clip, workload, given, options)
+        for name, options in {"exact": {}, "few-step": {"steps": given.few, "mode": "few-step"}}.items()
     }
     replay = Replay(engines["exact"], requests, TRACE if keep else made_up(folder / "trace.npz"))
     peer, few = Diffusers(Path(model), workload, engines["exact"].device, dtype), few_of(requests)
@@ -83,8 +72,7 @@ def _measure(workload: Workload, given: argparse.Namespace, folder: Path, keep: 
 
 def _engine(model: str, clip: str, workload: Workload, given: argparse.Namespace, options: dict) -> Engine:
     settings = workload.settings | ({"solver": "dpmpp-2m", **options} if options else {})
-    slots = int(given.slots) if given.slots.isdigit() else given.slots
-    settings |= {"dtype": given.dtype, "device": given.device, "slots": slots, "size": workload.size}
+    settings |= {"dtype": given.dtype, "device": given.device, "slots": slots_of(given), "size": workload.size}
     return Engine.from_pretrained(model, clip=clip, backend="torch-compile", **settings)
 
 

@@ -21,10 +21,11 @@ import numpy as np
 
 from benchmarks.exported import first_image, measure_exported
 from benchmarks.matmul import evaluation_flops, matmul_rate
+from benchmarks.options import add_model, add_requests, slots_of, with_defaults, workload_of
 from benchmarks.peers import BareLoop, Diffusers, best_batch
 from benchmarks.profile_generate import profile
 from benchmarks.timing import interleave, record, seconds
-from benchmarks.workload import LEVELS, MODELS, Workload
+from benchmarks.workload import LEVELS, Workload
 from discl import Engine, Request
 from discl.engine.backends import BACKENDS
 from discl.engine.options import DTYPES
@@ -42,15 +43,8 @@ RATIOS = {
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", choices=MODELS, default="small", help="architecture, with random weights")
-    parser.add_argument("--size", default="32x32", help="WIDTHxHEIGHT in pixels")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--slots", default="auto", help="'auto' (profiled) or a number")
-    parser.add_argument("--images", type=int, default=16)
-    parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=5)
+    add_model(parser, dtype="float32", repeats=5)
+    add_requests(parser, steps=20)
     parser.add_argument("--largest", type=int, default=64, help="largest batch that peers try")
     parser.add_argument(
         "--backend",
@@ -59,20 +53,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="of --profile; onnx: exported backends against torch; aoti: the first image of a fresh process",
     )
     parser.add_argument("--profile", action="store_true", help="name the bottleneck of a whole `discl generate`")
-    parser.add_argument("--usd-per-hour", type=float, default=0.0, help="price of the device, for dollars a million")
 
 
 def run(small: bool = False, **options) -> dict:
-    parser = argparse.ArgumentParser()
-    arguments(parser)
-    given = argparse.Namespace(**{**vars(parser.parse_args([])), **options})
+    given = with_defaults(arguments, options)
     if small:
         given.images, given.seeds, given.repeats, given.largest, given.slots = 1, 1, 2, 4, "4"
-    width, height = map(int, given.size.split("x"))
-    workload = Workload(given.model, given.steps, 7.5, (width, height), given.images, given.seeds)
     with tempfile.TemporaryDirectory() as folder:
         measure = _profile if given.profile else MEASURES.get(given.backend, _measure)
-        return measure(workload, given, Path(folder), keep=not small)
+        return measure(workload_of(given), given, Path(folder), keep=not small)
 
 
 MEASURES = {"onnx": measure_exported, "tensorrt": measure_exported, "aoti": first_image}
@@ -80,20 +69,18 @@ MEASURES = {"onnx": measure_exported, "tensorrt": measure_exported, "aoti": firs
 
 def _profile(workload: Workload, given: argparse.Namespace, folder: Path, keep: bool) -> dict:
     model, clip = workload.write_model(folder / "model", DTYPES[given.dtype]), workload.write_clip(folder / "clip")
-    slots = int(given.slots) if given.slots.isdigit() else given.slots
-    settings = {"dtype": given.dtype, "backend": given.backend, "slots": slots, "device": given.device}
+    settings = {"dtype": given.dtype, "backend": given.backend, "slots": slots_of(given), "device": given.device}
     return profile(workload, model, clip, folder, settings)
 
 
 def _measure(workload: Workload, given: argparse.Namespace, folder: Path, keep: bool) -> dict:
     dtype, requests = DTYPES[given.dtype], sized(workload)
     model, clip = workload.write_model(folder / "model", dtype), str(workload.write_clip(folder / "clip"))
-    slots = int(given.slots) if given.slots.isdigit() else given.slots
     settings = {
         **workload.settings,
         "dtype": given.dtype,
         "device": given.device,
-        "slots": slots,
+        "slots": slots_of(given),
         "size": workload.size,
     }
     eager = Engine.from_pretrained(model, **settings)

@@ -12,8 +12,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.options import add_model, size_of, with_defaults
 from benchmarks.timing import interleave, record, seconds
-from benchmarks.workload import MODELS, Workload
+from benchmarks.workload import Workload
 from discl.engine.options import DTYPES
 
 FIRST_IMAGE = """
@@ -34,21 +35,15 @@ with Engine.from_pretrained(model, clip=clip, **workload.settings, **options) as
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", choices=MODELS, default="small", help="architecture, with random weights")
-    parser.add_argument("--size", default="32x32", help="WIDTHxHEIGHT in pixels")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32")
-    parser.add_argument("--repeats", type=int, default=3)
+    add_model(parser, dtype="float32", repeats=3)
 
 
 def run(small: bool = False, **options) -> dict:
-    parser = argparse.ArgumentParser()
-    arguments(parser)
-    given = argparse.Namespace(**{**vars(parser.parse_args([])), **options})
+    given = with_defaults(arguments, options)
     if small:
         given.repeats = 1
-    width, height = map(int, given.size.split("x"))
     with tempfile.TemporaryDirectory() as folder:
-        return _measure(Workload(given.model, 20, 7.5, (width, height), 1, 1), given, Path(folder), keep=not small)
+        return _measure(Workload(given.model, 20, 7.5, size_of(given), 1, 1), given, Path(folder), keep=not small)
 
 
 def _measure(workload: Workload, given: argparse.Namespace, folder: Path, keep: bool) -> dict:

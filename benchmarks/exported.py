@@ -15,6 +15,7 @@ from time import perf_counter
 import numpy as np
 import torch
 
+from benchmarks.options import slots_of
 from benchmarks.timing import interleave, record, seconds
 from benchmarks.workload import Workload
 from discl import Engine
@@ -44,11 +45,9 @@ def measure_exported(workload: Workload, given: argparse.Namespace, folder: Path
 
     model, clip = _written(workload, given, folder)
     settings = {**workload.settings, "dtype": given.dtype, "device": given.device, "clip": clip}
-    slots = (
-        int(given.slots)
-        if given.slots.isdigit()
-        else Engine.from_pretrained(model, size=workload.size, **settings).slots
-    )
+    slots = slots_of(given)
+    if slots == "auto":
+        slots = Engine.from_pretrained(model, size=workload.size, **settings).slots
     settings["slots"] = slots
     backends = ("onnx", "aoti", "tensorrt") if find_device(given.device).type == "cuda" else ("onnx", "aoti")
     spent = {name: _export(name, model, clip, workload, given, folder / name, slots) for name in backends}
