@@ -20,7 +20,7 @@ import numpy as np
 
 from discl.atomic import write_atomic
 from discl.config import RunConfig, ScoreConfig
-from discl.config.sections import Thresholds
+from discl.config.thresholds import Thresholds
 from discl.errors import ConfigError, StoreError
 from discl.prompts import fill
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from discl.config.sections import Thresholds
+from discl.config.thresholds import Thresholds
 from discl.rejection import rule_file
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from discl.config.sections import (
     ScoreConfig,
     SpectrumConfig,
     StoreConfig,
-    Thresholds,
     TrainConfig,
 )
+from discl.config.thresholds import Thresholds
 
 __all__ = [
     "BudgetConfig",

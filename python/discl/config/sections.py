@@ -1,10 +1,11 @@
 """The tables of a config (design 6), one frozen model each, composed by `RunConfig`."""
 
-import difflib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from discl.config.section import Section
+from discl.config.thresholds import Thresholds, as_tables
 from discl.config.values import (
     Classifier,
     Clip,
@@ -28,15 +29,6 @@ from discl.config.values import (
     Strings,
     first_seeds,
 )
-
-Score = Annotated[float, Field(ge=-1.0, le=1.0)]
-
-
-class Section(BaseModel):
-    """Frozen; unknown keys are errors; 8 is not "8" and true is not 1."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
 
 KEYS_OF_KINDS = {
     "lists": ("imagenet-lt", "inaturalist2018"),
@@ -179,53 +171,12 @@ class SpectrumConfig(Section):
         return self
 
 
-def _number(key: Any) -> Any:
-    return int(key) if isinstance(key, str) and key.isdigit() else key
-
-
-class Thresholds(Section):
-    """Lowest accepted text score: the class's own, else the level's own, else `default`.
-
-    Written as one number, as a flat table whose keys are levels (whole numbers) and class names, or as the three
-    tables themselves, which also take a class that is called "30" or "default".
-    """
-
-    default: Score = 0.30
-    classes: dict[str, Score] = {}
-    levels: dict[Annotated[Level, BeforeValidator(_number)], Score] = {}
-
-    def of(self, class_name: str, level: int) -> float:
-        return self.classes.get(class_name, self.levels.get(level, self.default))
-
-
-def _thresholds(value: Any) -> Any:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return {"default": value}
-    if isinstance(value, dict):
-        return _nested(value)
-    if isinstance(value, Thresholds):
-        return value
-    raise ValueError("should be a number or a table")
-
-
-def _nested(table: dict[Any, Any]) -> dict[Any, Any]:
-    """The flat form as the three tables. A misspelt name of these stays where it is, to be complained about."""
-    names = list(Thresholds.model_fields)
-    own = {key for key in table if difflib.get_close_matches(str(key), names, n=1, cutoff=0.8)}
-    if own - {"default"}:
-        return table
-    flat = {key: value for key, value in table.items() if key not in own}
-    levels = {key: value for key, value in flat.items() if isinstance(_number(key), int)}
-    classes = {key: value for key, value in flat.items() if key not in levels}
-    return {**{key: table[key] for key in own}, "classes": classes, "levels": levels}
-
-
 class ScoreConfig(Section):
     """The judge of every image: CLIP cosine with the prompt's text."""
 
     clip: Clip = "ViT-B-32:openai"
     prompt: str = "a photo of a {class}"
-    threshold: Annotated[Thresholds, BeforeValidator(_thresholds)] = Thresholds()
+    threshold: Annotated[Thresholds, BeforeValidator(as_tables)] = Thresholds()
 
 
 class EngineConfig(Section):

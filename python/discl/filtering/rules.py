@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from discl.config.sections import Thresholds
+from discl.config.thresholds import Thresholds
 from discl.errors import ConfigError
 
 By = Literal["all", "class", "level", "class-level"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from discl.config.sections import Thresholds
+from discl.config.thresholds import Thresholds
 from discl.errors import StoreError
 from discl.store import manifest
 from discl.store.index import read_index
