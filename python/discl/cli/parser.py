@@ -28,9 +28,38 @@ def make_parser() -> argparse.ArgumentParser:
     known = parser.add_subparsers(metavar="COMMAND", required=True)
 
     demo = _command(known, "demo", commands.demo, "real handwriting, from hard images to a better classifier")
-    demo.add_argument("--full", action="store_true", help="every method of the result table, more seeds")
+    demo.add_argument("--full", action="store_true", help="all policies, CUDA, FLYP and digits of low quality too")
     demo.add_argument("--out", metavar="DIR", help="where results go (default: discl-demo)")
 
+    _add_config_commands(known)
+    add_score_command(known, _command)
+    add_filter_command(known, _command)
+
+    _add_report(known)
+    _add_watch(known)
+
+    bench = _command(known, "bench", commands.bench, "run benchmarks (source checkout only)")
+    bench.add_argument("names", metavar="NAME", nargs="*", help="default: all")
+
+    stores = known.add_parser("store", help="look after stores").add_subparsers(metavar="COMMAND", required=True)
+    add_store_commands(stores, _command)
+    pack = _command(
+        stores, "pack", commands.pack, 'real images into shards, for data.kind = "store"; again to continue'
+    )
+    pack.add_argument("config", metavar="CONFIG.toml")
+    pack.add_argument("store", metavar="STORE")
+    _overrides(pack)
+
+    exports = known.add_parser("export", help="models for the exported backends").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    add_export_commands(exports, _command)
+    _command(known, "doctor", commands.doctor, "versions, devices and backends")
+    return parser
+
+
+def _add_config_commands(known) -> None:
+    """What takes a config and --out."""
     for name, run, text, where in (
         (
             "plan",
@@ -77,9 +106,8 @@ def make_parser() -> argparse.ArgumentParser:
             add_part(command)
             add_cluster(command)
 
-    add_score_command(known, _command)
-    add_filter_command(known, _command)
 
+def _add_report(known) -> None:
     report = _command(known, "report", commands.report, "one HTML page from finished runs")
     report.add_argument("runs", metavar="RUN", nargs="+")
     report.add_argument(
@@ -90,31 +118,14 @@ def make_parser() -> argparse.ArgumentParser:
     report.add_argument("--gate", action="store_true", help="compare, and exit with 1 where a run is certainly worse")
     report.add_argument("--out", metavar="FILE", help="the page (default: report.html in the first run)")
 
+
+def _add_watch(known) -> None:
     watch = _command(known, "watch", commands.watch, "how a store's run stands, until it ends")
     watch.add_argument("store", metavar="STORE")
     watch.add_argument("--once", action="store_true", help="look once")
     watch.add_argument("--every", metavar="SECONDS", type=float, default=5.0, help="default: 5")
     watch.add_argument("--html", metavar="FILE", help="also write a page that reloads itself")
     watch.add_argument("--prometheus", metavar="FILE", help="also write metrics for a textfile collector")
-
-    bench = _command(known, "bench", commands.bench, "run benchmarks (source checkout only)")
-    bench.add_argument("names", metavar="NAME", nargs="*", help="default: all")
-
-    stores = known.add_parser("store", help="look after stores").add_subparsers(metavar="COMMAND", required=True)
-    add_store_commands(stores, _command)
-    pack = _command(
-        stores, "pack", commands.pack, 'real images into shards, for data.kind = "store"; again to continue'
-    )
-    pack.add_argument("config", metavar="CONFIG.toml")
-    pack.add_argument("store", metavar="STORE")
-    _overrides(pack)
-
-    exports = known.add_parser("export", help="models for the exported backends").add_subparsers(
-        metavar="COMMAND", required=True
-    )
-    add_export_commands(exports, _command)
-    _command(known, "doctor", commands.doctor, "versions, devices and backends")
-    return parser
 
 
 def _overrides(command: argparse.ArgumentParser) -> None:
