@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.bench_engine import dollars, few_of, sized
-from benchmarks.options import add_model, add_requests, slots_of, with_defaults, workload_of
+from benchmarks.options import add_model, add_requests, model_of, slots_of, with_defaults, workload_of
 from benchmarks.peers import Diffusers
 from benchmarks.replay import TRACE, Replay, made_up
 from benchmarks.timing import interleave, record, seconds
@@ -40,7 +40,7 @@ def run(small: bool = False, **options) -> dict:
 
 def _measure(workload: Workload, given: argparse.Namespace, folder: Path, keep: bool) -> dict:
     dtype, requests = DTYPES[given.dtype], sized(workload)
-    model, clip = str(workload.write_model(folder / "model", dtype)), str(workload.write_clip(folder / "clip"))
+    model, clip = str(model_of(given, workload, folder)), str(workload.write_clip(folder / "clip"))
     engines = {
         name: _engine(model, clip, workload, given, options)
         for name, options in {"exact": {}, "few-step": {"steps": given.few, "mode": "few-step"}}.items()

@@ -6,7 +6,7 @@ engine's beside it score with CLIP as well. Peers:
 (b) diffusers batched per level at its best batch, eager;
 (b') the same compiled, with fused QKV and channels_last;
 (c) the bare loop.
-With `--dtype float8`, the engine in bfloat16 as well.
+With `--dtype float8`, the engine in bfloat16 as well; both are measured by the bfloat16 matmul rate.
 Model, images, prompts, seeds, steps and dtype are the same. Warm-up and compilation come before the rounds, and are
 reported apart.
 """
@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.exported import first_image, measure_exported
 from benchmarks.matmul import evaluation_flops, matmul_rate
-from benchmarks.options import add_model, add_requests, slots_of, with_defaults, workload_of
+from benchmarks.options import add_model, add_requests, model_of, slots_of, with_defaults, workload_of
 from benchmarks.peers import BareLoop, Diffusers, best_batch
 from benchmarks.profile_generate import profile
 from benchmarks.timing import interleave, record, seconds
@@ -30,6 +30,7 @@ from discl import Engine, Request
 from discl.engine.backends import BACKENDS
 from discl.engine.options import DTYPES
 
+MATMUL = "matmul rate, all UNet"
 ONE_EACH = 13  # of the spectrum's requests, how many the slowest peer is spared
 
 RATIOS = {
@@ -38,7 +39,9 @@ RATIOS = {
     "(b) compiled / batched": ("engine, compiled", "(b) diffusers, batched"),
     "(b') compiled / batched, compiled": ("engine, compiled", "(b') diffusers, batched, compiled"),
     "(c) compiled / bare loop": ("engine, compiled, CLIP", "(c) bare loop, CLIP"),
-    "UNet / matmul": ("engine, compiled", "matmul rate, all UNet"),
+    "UNet / matmul": ("engine, compiled", MATMUL),
+    "UNet / matmul, bfloat16": ("engine, compiled, bfloat16", MATMUL),
+    "float8 / bfloat16": ("engine, compiled", "engine, compiled, bfloat16"),
 }
 
 
@@ -52,6 +55,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default="torch-compile",
         help="of --profile; onnx: exported backends against torch; aoti: the first image of a fresh process",
     )
+    parser.add_argument("--peer-mode", default="max-autotune", help="of (b')'s compilation on a CUDA device")
+    parser.add_argument("--alone", action="store_true", help="no peers: the engine's share of the matmul rate")
     parser.add_argument("--profile", action="store_true", help="name the bottleneck of a whole `discl generate`")
 
 
@@ -68,14 +73,14 @@ MEASURES = {"onnx": measure_exported, "tensorrt": measure_exported, "aoti": firs
 
 
 def _profile(workload: Workload, given: argparse.Namespace, folder: Path, keep: bool) -> dict:
-    model, clip = workload.write_model(folder / "model", DTYPES[given.dtype]), workload.write_clip(folder / "clip")
+    model, clip = model_of(given, workload, folder), workload.write_clip(folder / "clip")
     settings = {"dtype": given.dtype, "backend": given.backend, "slots": slots_of(given), "device": given.device}
     return profile(workload, model, clip, folder, settings)
 
 
 def _measure(workload: Workload, given: argparse.Namespace, folder: Path, keep: bool) -> dict:
     dtype, requests = DTYPES[given.dtype], sized(workload)
-    model, clip = workload.write_model(folder / "model", dtype), str(workload.write_clip(folder / "clip"))
+    model, clip = model_of(given, workload, folder), str(workload.write_clip(folder / "clip"))
     settings = {
         **workload.settings,
         "dtype": given.dtype,
@@ -83,37 +88,39 @@ def _measure(workload: Workload, given: argparse.Namespace, folder: Path, keep: 
         "slots": slots_of(given),
         "size": workload.size,
     }
-    eager = Engine.from_pretrained(model, **settings)
     compiled = Engine.from_pretrained(model, backend="torch-compile", **settings)
-    scoring = Engine.from_pretrained(model, clip=clip, backend="torch-compile", **settings)
-    contestants, batches = _peers(model, workload, given, requests, eager.device, dtype)
-    contestants |= {
-        "engine, eager": engine_run(eager, requests),
-        "engine, compiled": engine_run(compiled, requests),
-        "engine, compiled, CLIP": engine_run(scoring, requests),
-    }
-    ratios = RATIOS
+    contestants, batches = {"engine, compiled": engine_run(compiled, requests)}, {}
     if given.dtype == "float8":
         half = Engine.from_pretrained(model, backend="torch-compile", **{**settings, "dtype": "bfloat16"})
         contestants["engine, compiled, bfloat16"] = engine_run(half, requests)
-        ratios = {**RATIOS, "float8 / bfloat16": ("engine, compiled", "engine, compiled, bfloat16")}
+    if not given.alone:
+        eager = Engine.from_pretrained(model, **settings)
+        scoring = Engine.from_pretrained(model, clip=clip, backend="torch-compile", **settings)
+        peers, batches = _peers(model, workload, given, requests, eager.device, dtype)
+        contestants |= {
+            **peers,
+            "engine, eager": engine_run(eager, requests),
+            "engine, compiled, CLIP": engine_run(scoring, requests),
+        }
     warm_up = {name: seconds(contestant) for name, contestant in contestants.items()}
-    bare = BareLoop(scoring, workload, requests, given.largest)
-    contestants["(c) bare loop, CLIP"] = timed(bare, requests)
-    warm_up["(c) bare loop, CLIP"] = seconds(contestants["(c) bare loop, CLIP"])
+    if not given.alone:
+        bare = BareLoop(scoring, workload, requests, given.largest)
+        batches["(c)"] = bare.batches
+        contestants["(c) bare loop, CLIP"] = timed(bare, requests)
+        warm_up["(c) bare loop, CLIP"] = seconds(contestants["(c) bare loop, CLIP"])
     rates = interleave(contestants, given.repeats)
     facts = _facts(compiled, workload)
-    rates["matmul rate, all UNet"] = np.array([facts["matmul_flops_per_second"] / facts["unet_flops_per_image"]])
+    rates[MATMUL] = np.array([facts["matmul_flops_per_second"] / facts["unet_flops_per_image"]])
     return record(
         "engine",
         rates,
         "images/s",
-        ratios,
+        {name: pair for name, pair in RATIOS.items() if rates.keys() >= set(pair)},
         keep=keep,
         **{**vars(given), "slots": compiled.slots, "levels": LEVELS, "requests": len(requests)},
         **facts,
         usd_per_million_images=dollars(rates, given.usd_per_hour),
-        batches={**batches, "(c)": bare.batches},
+        batches=batches,
         warm_up_seconds=warm_up,
     )
 
@@ -121,12 +128,11 @@ def _measure(workload: Workload, given: argparse.Namespace, folder: Path, keep: 
 def _peers(model: Path, workload: Workload, given, requests, device, dtype) -> tuple[dict, dict]:
     """Diffusers three ways, and the batch sizes they were found best at."""
     one = Diffusers(model, workload, device, dtype)
-    batched = lambda batch: replace(one, batch=batch)  # noqa: E731
-    best = best_batch(batched, requests, given.largest)
-    compiled = Diffusers(model, workload, device, dtype, batch=best, compiled=True)
+    best = best_batch(one, requests, given.largest)
+    compiled = Diffusers(model, workload, device, dtype, batch=best, compile_mode=given.peer_mode)
     contestants = {
         "(a) diffusers, one call each": timed(one, few_of(requests)),
-        "(b) diffusers, batched": timed(batched(best), requests),
+        "(b) diffusers, batched": timed(one.at(best), requests),
         "(b') diffusers, batched, compiled": timed(compiled, requests),
     }
     return contestants, {"(b)": best, "(b')": best}

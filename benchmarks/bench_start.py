@@ -12,10 +12,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.options import add_model, size_of, with_defaults
+from benchmarks.options import add_model, model_of, size_of, with_defaults
 from benchmarks.timing import interleave, record, seconds
 from benchmarks.workload import Workload
-from discl.engine.options import DTYPES
 
 FIRST_IMAGE = """
 import sys
@@ -47,7 +46,7 @@ def run(small: bool = False, **options) -> dict:
 
 
 def _measure(workload: Workload, given: argparse.Namespace, folder: Path, keep: bool) -> dict:
-    model, clip = workload.write_model(folder / "model", DTYPES[given.dtype]), workload.write_clip(folder / "clip")
+    model, clip = model_of(given, workload, folder), workload.write_clip(folder / "clip")
     process = lambda backend, cache: _process(folder, workload, model, clip, given.dtype, backend, cache)  # noqa: E731
     process("torch-compile", str(folder / "cache"))()  # fills it
     contestants = {

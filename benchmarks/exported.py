@@ -15,13 +15,12 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from benchmarks.options import slots_of
+from benchmarks.options import model_of, slots_of
 from benchmarks.timing import interleave, record, seconds
 from benchmarks.workload import Workload
 from discl import Engine
 from discl.engine.export.write import export_model
-from discl.engine.options import DTYPES, find_device
-from tests.tiny import tiny_clip
+from discl.engine.options import find_device
 
 FIRST = """
 import sys, time
@@ -110,7 +109,7 @@ def first_image(workload: Workload, given: argparse.Namespace, folder: Path, kee
 
 
 def _written(workload: Workload, given: argparse.Namespace, folder: Path) -> tuple[Path, str]:
-    return workload.write_model(folder / "model", DTYPES[given.dtype]), str(tiny_clip(folder / "clip"))
+    return model_of(given, workload, folder), str(workload.write_clip(folder / "clip"))
 
 
 def _export(

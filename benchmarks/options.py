@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 from benchmarks.workload import MODELS, Workload
 from discl.engine.options import DTYPES
@@ -12,6 +13,7 @@ def add_model(parser: argparse.ArgumentParser, dtype: str, repeats: int) -> None
     parser.add_argument("--size", default="32x32", help="WIDTHxHEIGHT in pixels")
     parser.add_argument("--dtype", choices=DTYPES, default=dtype)
     parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--models", help="folder where the models are kept for the next call (default: nowhere)")
 
 
 def add_requests(parser: argparse.ArgumentParser, steps: int) -> None:
@@ -42,3 +44,9 @@ def slots_of(given: argparse.Namespace) -> int | str:
 
 def workload_of(given: argparse.Namespace) -> Workload:
     return Workload(given.model, given.steps, 7.5, size_of(given), given.images, given.seeds)
+
+
+def model_of(given: argparse.Namespace, workload: Workload, folder: Path) -> Path:
+    """The model's folder: below `--models`, where it may be already, or in this run's own."""
+    place = Path(given.models) / f"{given.model}-{given.dtype}" if given.models else folder / "model"
+    return workload.write_model(place, DTYPES[given.dtype])

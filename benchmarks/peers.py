@@ -3,6 +3,7 @@
 Every peer loads the same folder in the same dtype and makes the same images from the same seeds in the same steps.
 """
 
+import copy
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -14,9 +15,10 @@ from diffusers import AutoPipelineForImage2Image
 
 from benchmarks.workload import Workload
 from discl import Engine, Request
+from discl.engine.compiled import OPTIONS
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
-COMPILED_BATCHES = (4, 16, 32, 64)  # a compilation each
+BARE_BATCHES = (4, 16, 32, 64)
 torch._dynamo.config.recompile_limit = 64  # every peer compiles the same network at its own shapes
 
 
@@ -29,7 +31,8 @@ def synchronize(device: torch.device) -> None:
 class Diffusers:
     """Diffusers' img2img pipeline over requests; `batch` rows of one level at a time.
 
-    compiled: UNet and VAE through torch.compile max-autotune (CUDA) or its default (CPU), channels_last, fused QKV.
+    compile_mode: UNet and VAE's decoder through torch.compile in this mode (on a CPU always its default), with
+    channels_last and fused QKV; "" for eager.
     """
 
     folder: Path
@@ -37,20 +40,26 @@ class Diffusers:
     device: torch.device
     dtype: torch.dtype
     batch: int = 1
-    compiled: bool = False
+    compile_mode: str = ""
     pipe: object = field(init=False)
 
     def __post_init__(self):
         self.pipe = AutoPipelineForImage2Image.from_pretrained(self.folder, torch_dtype=self.dtype)
         self.pipe.to(self.device)
         self.pipe.set_progress_bar_config(disable=True)
-        if self.compiled:
-            mode = "max-autotune" if self.device.type == "cuda" else "default"
+        if self.compile_mode:
+            mode = self.compile_mode if self.device.type == "cuda" else "default"
             self.pipe.unet.to(memory_format=torch.channels_last)
             self.pipe.vae.to(memory_format=torch.channels_last)
             self.pipe.fuse_qkv_projections()
             self.pipe.unet = torch.compile(self.pipe.unet, mode=mode, dynamic=False)
             self.pipe.vae.decode = torch.compile(self.pipe.vae.decode, mode=mode, dynamic=False)
+
+    def at(self, batch: int) -> "Diffusers":
+        """The same pipeline, called with other batches."""
+        other = copy.copy(self)
+        other.batch = batch
+        return other
 
     def __call__(self, requests: list[Request]) -> None:
         levels = defaultdict(list)
@@ -63,7 +72,7 @@ class Diffusers:
 
     def _make(self, requests: list[Request], level: int) -> None:
         steps = self.workload.steps
-        missing = self.batch - len(requests) if self.compiled else 0  # a short batch would compile again
+        missing = self.batch - len(requests) if self.compile_mode else 0  # a short batch would compile again
         requests = [*requests, *requests[:1] * missing]
         self.pipe(
             prompt=[request.prompt for request in requests],
@@ -76,13 +85,13 @@ class Diffusers:
         )
 
 
-def best_batch(make: Callable[[int], Callable[[list[Request]], None]], requests: list[Request], largest: int) -> int:
+def best_batch(peer: Diffusers, requests: list[Request], largest: int) -> int:
     """The batch size with the most images a second on one level, each tried once after a warm-up."""
     level = max(request.level for request in requests)
     same = [request for request in requests if request.level == level]
     rates = {}
     for batch in (size for size in BATCHES if size <= min(largest, len(same))):
-        run = make(batch)
+        run = peer.at(batch)
         try:
             rates[batch] = batch / _seconds(lambda run=run, batch=batch: run(same[:batch]))
         except torch.OutOfMemoryError:
@@ -91,9 +100,10 @@ def best_batch(make: Callable[[int], Callable[[list[Request]], None]], requests:
 
 
 class BareLoop:
-    """The ceiling: the engine's evaluations, encodes, decodes and CLIP passes as bare compiled calls.
+    """The ceiling: the engine's evaluations, encodes, decodes and CLIP passes as bare calls, compiled as it does.
 
-    Each at its own best batch, at full batches, and nothing else: no solver, noise, text, copies or checks.
+    Each at its own best batch, at full batches, and nothing else: no solver, noise, text, copies or checks. On a CUDA
+    device, where a compilation takes minutes, the best batch is the one that is best uncompiled.
     """
 
     def __init__(self, engine: Engine, workload: Workload, requests: list[Request], largest: int):
@@ -106,16 +116,16 @@ class BareLoop:
         sources = len({id(request.image) for request in requests})
         condition = self._condition(engine, requests[0], height, width, workload.text_guidance)
         self.parts = [
-            self._part(lambda rows: self._unet(model.unet, rows, cells, condition), evaluations, largest),
-            self._part(lambda rows: self._call(model.vae.decode, rows, cells), len(requests), largest),
-            self._part(lambda rows: self._call(model.vae.encode, rows, pixels), sources, 1),
+            self._part(model.unet, lambda rows: self._unet(rows, cells, condition), evaluations, largest),
+            self._part(model.vae.decode, lambda rows: self._values(rows, cells), len(requests), largest),
+            self._part(model.vae.encode, lambda rows: self._values(rows, pixels), sources, 1),
         ]
         if engine.scorer:
             tower = engine.scorer
             pixels = (3, *tower.model.visual.image_size)
             dtype = next(tower.model.parameters()).dtype  # not always the engine's
-            call = lambda rows: self._call(tower.model.encode_image, rows, pixels, dtype)  # noqa: E731
-            self.parts.append(self._part(call, len(requests) + sources, largest))
+            values = lambda rows: self._values(rows, pixels, dtype)  # noqa: E731
+            self.parts.append(self._part(tower.model.encode_image, values, len(requests) + sources, largest))
 
     @property
     def batches(self) -> list[int]:
@@ -129,48 +139,45 @@ class BareLoop:
                     call()
         synchronize(self.device)
 
-    def _part(self, make: Callable[[int], Callable], rows_wanted: int, largest: int) -> tuple[Callable, int, int]:
-        """(call, rows of it, how often) at the batch with the most rows a second."""
-        best, rate = None, 0.0
-        for rows in [size for size in COMPILED_BATCHES if size <= min(largest, rows_wanted)] or [1]:
-            call = make(rows)
-            with torch.no_grad():
-                now = rows / _seconds(lambda call=call: (call(), synchronize(self.device)), repeats=5)
-            if now > rate:
-                best, rate = (call, rows), now
-        return (*best, -(-rows_wanted // best[1]))
+    def _part(
+        self, function: Callable, inputs: Callable[[int], tuple[tuple, dict]], wanted: int, largest: int
+    ) -> tuple[Callable, int, int]:
+        """(call, rows of it, how often) at the batch with the most rows a second; inputs: rows -> arguments."""
+        sizes = [size for size in BARE_BATCHES if size <= min(largest, wanted)] or [1]
+        if self.device.type == "cuda":
+            sizes = [max(sizes, key=lambda rows: self._rate(_call(function, inputs(rows)), rows))]
+        calls = {rows: _call(self._compiled(function), inputs(rows)) for rows in sizes}
+        best = max(calls, key=lambda rows: self._rate(calls[rows], rows))
+        return calls[best], best, -(-wanted // best)
+
+    @torch.no_grad()
+    def _rate(self, call: Callable[[], object], rows: int) -> float:
+        return rows / _seconds(lambda: (call(), synchronize(self.device)), repeats=5)
+
+    def _compiled(self, function: Callable) -> Callable:
+        graphs = {"triton.cudagraphs": True} if self.device.type == "cuda" else {}
+        return torch.compile(function, dynamic=False, options={**OPTIONS[self.device.type], **graphs})
 
     def _condition(self, engine: Engine, request: Request, height: int, width: int, guidance: float):
         text = engine.model.encode_text(request.prompt, negative=False)
         return engine.model.condition(text, height, width, guidance, negative=False)
 
-    def _unet(self, unet, rows: int, cells: tuple[int, ...], condition) -> Callable[[], object]:
-        latents = torch.randn(rows, *cells, device=self.device, dtype=self.dtype)
-        timestep = torch.full((rows,), 500.0, device=self.device)
+    def _unet(self, rows: int, cells: tuple[int, ...], condition) -> tuple[tuple, dict]:
+        (latents,), _ = self._values(rows, cells)
         states, pooled, time_ids, guidance = (
             None if part is None else part.expand(rows, *part.shape).to(self.dtype).contiguous() for part in condition
         )
-        added = {} if pooled is None else {"text_embeds": pooled, "time_ids": time_ids}
-        forward = torch.compile(unet, dynamic=False, mode=self._mode)
-        return lambda: forward(
-            latents,
-            timestep,
-            encoder_hidden_states=states,
-            timestep_cond=guidance,
-            added_cond_kwargs=added,
-            return_dict=False,
-        )
+        options = {"encoder_hidden_states": states, "timestep_cond": guidance, "return_dict": False}
+        options["added_cond_kwargs"] = {} if pooled is None else {"text_embeds": pooled, "time_ids": time_ids}
+        return (latents, torch.full((rows,), 500.0, device=self.device)), options
 
-    def _call(
-        self, function: Callable, rows: int, shape: tuple[int, ...], dtype: torch.dtype | None = None
-    ) -> Callable[[], object]:
-        value = torch.randn(rows, *shape, device=self.device, dtype=dtype or self.dtype)
-        forward = torch.compile(function, dynamic=False, mode=self._mode)
-        return lambda: forward(value)
+    def _values(self, rows: int, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> tuple[tuple, dict]:
+        return (torch.randn(rows, *shape, device=self.device, dtype=dtype or self.dtype),), {}
 
-    @property
-    def _mode(self) -> str:
-        return "max-autotune" if self.device.type == "cuda" else "default"
+
+def _call(function: Callable, inputs: tuple[tuple, dict]) -> Callable[[], object]:
+    values, options = inputs
+    return lambda: function(*values, **options)
 
 
 def _seconds(run: Callable[[], object], repeats: int = 1) -> float:

@@ -69,6 +69,9 @@ class Workload:
         return {"steps": self.steps, "text_guidance": self.text_guidance, "solver": "auto"}
 
     def write_model(self, folder: Path, dtype: torch.dtype = torch.float32) -> Path:
+        """A diffusers folder; one that is there already is taken as it is."""
+        if (folder / "model_index.json").exists():  # written last
+            return folder
         torch.manual_seed(0)
         pipe = MODELS[self.model](folder / "tokenizer-files")
         pipe.to(dtype).save_pretrained(folder)
@@ -76,7 +79,7 @@ class Workload:
 
     def write_clip(self, folder: Path) -> Path:
         """An open_clip folder: ViT-B/32's architecture beside a network of true size, a tiny one beside a small one."""
-        return tiny_clip(folder) if self.model.startswith("small") else tiny_clip(folder, config=VIT_B_32)
+        return tiny_clip(folder, config=VIT_B_32) if self.model in ("sd15", "sdxl-refiner") else tiny_clip(folder)
 
     def requests(self) -> list[Request]:
         """Sources of noise and gradients; sorted as a plan is: image, then seed, then level."""
