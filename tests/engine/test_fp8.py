@@ -132,4 +132,5 @@ def test_the_device_computes_what_the_cpu_does(rng):
     layer = Fp8Linear(torch.randn(64, 128, generator=rng).bfloat16(), None)
     x = torch.randn(32, 128, generator=rng).bfloat16()
     expected = layer(x).float()
-    assert torch.allclose(layer.cuda()(x.cuda()).cpu().float(), expected, rtol=2**-6, atol=2**-6)
+    error = layer.cuda()(x.cuda()).cpu().float() - expected
+    assert error.norm() < 2**-7 * expected.norm()  # both round to bfloat16; a tie of float8 may fall either way
