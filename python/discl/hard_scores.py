@@ -4,12 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from discl.checkpoint import NAME
 from discl.config import load_config
 from discl.data.table import DataTable
 from discl.errors import ConfigError
-
-COLUMNS = ("confidence", "loss")
+from discl.hard import finished
 
 
 def scores(run: str | Path, table: DataTable) -> dict[str, np.ndarray]:
@@ -20,15 +18,15 @@ def scores(run: str | Path, table: DataTable) -> dict[str, np.ndarray]:
     from discl.classifier import recipe_of
     from discl.dataset import SpectrumDataset
     from discl.evaluation import evaluation_batches, true_class
+    from discl.kept import counting_weights
     from discl.training import learner_of, sized
 
     run = Path(run)
-    weights = run / "checkpoints" / NAME
-    if not (run / "config.toml").is_file() or not weights.is_file():
+    if not finished(run):
         raise ConfigError(f"hard.run = {run}: no finished training; give a folder that `discl train` made")
     config = load_config(run / "config.toml")
     learner = learner_of(config, table)
-    learner.reset(0, str(weights))
+    learner.reset(0, str(counting_weights(run)))
     dataset = SpectrumDataset(None, table)
     view = sized(recipe_of(config.train.model).test, config.train.image_size)
     sure = true_class(learner, evaluation_batches(dataset, view, 256, config.train.workers))

@@ -70,7 +70,7 @@ def _train(config: RunConfig, out: Path, on_event: OnEvent, ranks: Ranks) -> dic
         _write(out / "log.jsonl", _lines(before["history"] if before else []))
     with logged(out, on_event) if ranks.first else nullcontext(on_event) as listen:
         history = fit(learner, loader, config.train, keep.validate, listen, checkpoints, stage)
-    chosen = keep.restore(config, history)
+    chosen = keep.restore(history)
     predicted = {split: partial(_keep, out / "predictions" / f"{split}.npy", ranks) for split in judges}
     result = {split: judge(predicted[split]) for split, judge in judges.items()}
     headline = next((result[split] for split in ("test", "id_test", "val", "id_val") if split in result), {})
