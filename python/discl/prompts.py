@@ -78,7 +78,9 @@ def read_table(file: Path, where: str) -> dict[str, Any]:
     try:
         table = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{where}: cannot be read ({error}); check the path") from None
+        raise ConfigError(
+            f"{where}: cannot be read ({error}); check the path, or let `discl prompts` write it"
+        ) from None
     except ValueError as error:
         raise ConfigError(f"{where}: not valid JSON ({error}); write {{class: [sentences]}}") from None
     if not isinstance(table, dict):

@@ -9,10 +9,10 @@ from pathlib import Path
 from PIL import Image
 
 from discl.cli.plan_costs import cost_lines, make_probe
-from discl.config import RunConfig, require_model
+from discl.config import HardConfig, RunConfig, require_model
 from discl.data import load_data
 from discl.errors import ConfigError
-from discl.hard import select_hard, tail_rows
+from discl.hard import finished, select_hard, tail_rows
 from discl.plan import Plan, PlannedSample, make_plan
 from discl.progress import OnEvent, ignore
 from discl.recipe import make_recipe, model_files, recipe_of, resolved
@@ -26,15 +26,21 @@ SIZED_SOURCES = 64
 class Planned:
     """A config's plan, made without loading weights into memory or making an image.
 
-    Where none of the hard images is there (`listed`), all is counted from the lists alone. against: a store to compare
+    Where none of the hard images is there (`listed`), all is counted from the lists alone; so it is where the training
+    that tells them has yet to run and `hard.limit` says how many they will be (`awaited`). against: a store to compare
     with instead of the config's own. probe: make the spectra of about so many sources beside the store to measure with.
     """
 
     def __init__(self, config: RunConfig, against: str = "", probe: int = 0, on_event: OnEvent = ignore):
         recipe, files = recipe_of(config, ""), None
         self.table = load_data(config.data, check=False)
+        self.awaited = not (against or probe) and _awaited(config.hard)
+        if self.awaited:  # any images will do to count by
+            config = config.model_copy(update={"hard": config.hard.model_copy(update={"rule": "all"})})
         self.rows = select_hard(config.hard, self.table)
-        self.listed = not self.table.packed and not any(os.path.exists(self.table.source(row)) for row in self.rows)
+        self.listed = self.awaited or not (
+            self.table.packed or any(os.path.exists(self.table.source(row)) for row in self.rows)
+        )
         if against:
             require_model(config)
             if self.listed:
@@ -77,12 +83,12 @@ class Planned:
         least, most = plan.attempts.best_of, plan.attempts.most
         facts = {
             "hard images": f"{len(self.rows):,} ({self._sources()})",
-            "classes": f"{len(set(self.table.labels[self.rows].tolist())):,} of {len(self.table.class_names):,}",
+            "classes": f"{self._classes()} of {len(self.table.class_names):,}",
             "seeds": f"{len(self.config.spectrum.seeds):,}",
             "attempts": f"{_span(least, most)} per image",
             "images": f"{_span(least * len(plan), most * len(plan))}{self._stored()}",
             "UNet evaluations": _span(least * plan.unet_evaluations, most * plan.unet_evaluations),
-            "bytes": "unknown: the images are not here" if self.listed else f"about {self._bytes()}",
+            "bytes": "unknown" if self.listed else f"about {self._bytes()}",
             "store": self.store,
             "recipe": plan.recipe_digest if self.config.model.path and not self.listed else "unknown",
             **self._training(),
@@ -100,7 +106,12 @@ class Planned:
         costs = cost_lines(self.config, plan, self.files) if self.files else []
         return "\n".join([*lines, "", *_levels(self.config, plan), *costs]) + "\n"
 
+    def _classes(self) -> str:
+        return "unknown" if self.awaited else f"{len(set(self.table.labels[self.rows].tolist())):,}"
+
     def _sources(self) -> str:
+        if self.awaited:
+            return f"hard.limit; which ones, the training {self.config.hard.run} will tell: it has not finished"
         if self.listed:
             return "counted from the lists: none of the images is there"
         return f"{len(self.plan.sources):,} distinct, {len(self.plan.quarantined):,} unusable"
@@ -139,6 +150,12 @@ class Planned:
             "steps per epoch": f"{-(-curriculum.total // batch):,} of {batch}",
             "epochs": f"{real.epochs}, the first {curriculum.epochs} with levels",
         }
+
+
+def _awaited(hard: HardConfig) -> bool:
+    """Whether the number of hard images is known before the training that tells which they are."""
+    waits = hard.rule in ("confidence", "loss") and hard.limit and hard.threshold is None and hard.run
+    return bool(waits) and not finished(hard.run)
 
 
 def summarise(config: RunConfig, against: str = "") -> str:
