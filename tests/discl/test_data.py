@@ -280,3 +280,23 @@ def test_floating_point_pixels_are_refused():
     Image.fromarray(np.ones((2, 2), np.float32)).save(buffer, "TIFF")
     with pytest.raises(DataError, match="floating-point"):
         decode_image(buffer.getvalue(), "x.tif")
+
+
+def test_digits_of_low_quality_are_the_same_ones_spoilt(tmp_path):
+    table = load_data(config("digits-lq", tmp_path))
+    assert {split: len(table.rows(split)) for split in set(table.splits)} == {
+        "train": 300, "id_val": 200, "id_test": 400, "val": 200, "test": 400
+    }  # fmt: skip
+    assert table.train_counts.tolist() == [30] * 10 and table.selection_split == "id_val"
+    clean = {f"{row:04d}.png": image for row, image in enumerate(load_digits().images)}
+    shown = {
+        name: np.asarray(open_image(path).convert("L")) / 255 * 16
+        for name, path in zip(table.ids, table.paths, strict=True)
+    }
+    spoilt = {name for name, image in shown.items() if np.abs(image - clean[name.rsplit("/")[-1]]).max() > 0.1}
+    for split, share in {"train": 0.4, "id_val": 0.4, "id_test": 0.4, "val": 1, "test": 1}.items():
+        names = [table.ids[row] for row in table.rows(split)]
+        assert len(spoilt & set(names)) == share * len(names), split
+    numbers = {split: {table.ids[row].rsplit("/")[-1] for row in table.rows(split)} for split in set(table.splits)}
+    assert numbers["test"] == numbers["id_test"] and numbers["val"] == numbers["id_val"]
+    assert not numbers["train"] & (numbers["test"] | numbers["val"])

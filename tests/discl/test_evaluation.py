@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
-from discl.evaluation import macro_f1, metrics, predict
+from discl.evaluation import macro_f1, metrics, predict, shift, worst
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -52,3 +52,26 @@ def test_predict_takes_the_largest_logit_in_evaluation_mode():
     labels, guesses = predict(model, batches)
     assert labels.tolist() == [0, 1, 0] * 2
     assert guesses.tolist() == [0, 1, 2] * 2
+
+
+def test_the_worst_classes_by_hand():
+    """Accuracies 1, 0, 1/2 and none: the worst is 0, the worst two have the mean 1/4."""
+    assert worst([1.0, 0.0, None, 0.5], 2) == 0.25
+    labels, guesses = np.arange(12) % 12, np.where(np.arange(12) < 3, 0, np.arange(12))
+    result = metrics(labels, guesses, np.arange(12), 3, 6)
+    assert result["worst"] == {"1": 0.0, "10": 8 / 10}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_compensation_divides_by_the_class_shares_and_renormalises(seed):
+    random = np.random.default_rng(seed)
+    counts, logits = np.array([90, 9, 1]), random.normal(size=(20, 3)).astype(np.float32)
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True) / (counts / 100)
+    shares /= shares.sum(1, keepdims=True)
+    compensated = torch.softmax(torch.from_numpy(logits) - shift(counts), 1)
+    np.testing.assert_allclose(compensated.numpy(), shares, rtol=1e-5)
+    batches = [{"image": torch.from_numpy(logits).reshape(-1, 3, 1, 1), "label": torch.zeros(20, dtype=torch.int64)}]
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3, 3, bias=False))
+    torch.nn.init.eye_(model[1].weight)
+    assert predict(model, batches, shift(counts))[1].tolist() == shares.argmax(1).tolist()
+    assert torch.isfinite(shift([5, 0])).all(), "a class without training images counts as one with one"

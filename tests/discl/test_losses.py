@@ -26,6 +26,12 @@ def test_balanced_softmax_is_its_formula():
     torch.testing.assert_close(classification_loss(logits, labels, log_prior(counts)), expected)
 
 
+def test_balanced_softmax_by_hand():
+    """Equal logits, three images against one: the rare class has a quarter, the other three quarters."""
+    loss = classification_loss(torch.zeros(2, 2), torch.tensor([0, 1]), log_prior(np.array([3, 1])))
+    assert loss.item() == pytest.approx((np.log(4 / 3) + np.log(4)) / 2, abs=1e-6)
+
+
 def test_equal_counts_change_nothing():
     logits, labels = example()
     torch.testing.assert_close(
