@@ -10,9 +10,9 @@ from math import ceil, floor
 import numpy as np
 
 from discl.errors import ConfigError
-from discl.fill import FILLS
 from discl.groups import CHUNK, Groups, Rows
 from discl.policies import POLICIES, Stage
+from discl.tail_targets import TARGETS
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ class Curriculum:
         """Images per epoch: the same for every epoch and policy."""
         if self.fill == "union":
             return self.dataset.n_real + self.lost_rest + self.lost_tail
-        if self.fill in FILLS and self.config.policy != NATURAL:
+        if self.fill in TARGETS and self.config.policy != NATURAL:
             return self.rest + int(self.targets.sum())
         return self.mix.nontail + self.mix.tail
 
@@ -151,8 +151,8 @@ class Curriculum:
 
     @cached_property
     def targets(self) -> np.ndarray:
-        """int64 [C]: tail images per epoch by class, see `discl.fill`."""
-        return FILLS[self.fill](self)
+        """int64 [C]: tail images per epoch by class, see `discl.tail_targets`."""
+        return TARGETS[self.fill](self)
 
     @cached_property
     def tail_share(self) -> Fraction:
@@ -208,7 +208,7 @@ class Curriculum:
             log.warning("no accepted image at level %s: real tail images repeat", ", ".join(map(str, levels)))
         if self.fill == "union":
             return self._union(synthetic, weights)
-        if self.fill in FILLS:
+        if self.fill in TARGETS:
             by_class = (pool for one in chosen if self.targets[one[0]] for pool in self._class_pools(*one, weights))
             return [Pool("nontail", self.nontail, self.rest, weights), *by_class]
         tail = self._filled(self.tail, synthetic, self.mix.tail, weights)

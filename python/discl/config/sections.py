@@ -223,11 +223,11 @@ class CurriculumConfig(Section):
     """Which levels are active in which epoch (paper 3). `level` belongs to the policy `fixed`.
 
     `real-only` resamples as the others do, without synthetic images; `none` takes the data as it is. fill: how many
-    images of the tail an epoch holds, see `discl.fill`. real_tail: whether real tail images are mixed in while a level
-    is active (Algorithm 1 does, Algorithm 2 does not). Of the policy `adaptive` (paper 3.3): probe_images, the most
-    that are taken out of training for the probe; probe_real, the real images that it trains on; probe_least, images
-    below which a level's gain is not trusted; probe_confidence, of the lower bound that gains are compared by (0: by
-    their means); probe_memory, the weight of the gain before (0: none).
+    images of the tail an epoch holds, see `discl.tail_targets`. real_tail: whether real tail images are mixed in while
+    a level is active (Algorithm 1 does, Algorithm 2 does not). Of the policy `adaptive` (paper 3.3): probe_images, the
+    most that are taken out of training for the probe; probe_real, the real images that it trains on; probe_least,
+    images below which a level's gain is not trusted; probe_confidence, of the lower bound that gains are compared by
+    (0: by their means); probe_memory, the weight of the gain before (0: none).
     """
 
     policy: Literal[

@@ -42,4 +42,4 @@ def _at_least_real(curriculum, targets: np.ndarray) -> np.ndarray:
     return np.where(own > 0, np.maximum(targets, own), 0).astype(np.int64)
 
 
-FILLS = {"balanced": balanced, "sqrt": square_root, "capped": capped}
+TARGETS = {"balanced": balanced, "sqrt": square_root, "capped": capped}
