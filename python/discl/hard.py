@@ -29,11 +29,6 @@ def tail_rows(config, table: DataTable) -> np.ndarray:
     return _few(config, table) if config.rule == "few" else select_hard(config, table)
 
 
-def finished(run: str | Path) -> bool:
-    """Whether the folder holds what a whole training leaves, so that `hard.run` may name it."""
-    return all((Path(run) / name).is_file() for name in ("config.toml", "metrics.json"))
-
-
 def _few(config, table: DataTable) -> np.ndarray:
     rows = table.rows("train")
     return rows[table.train_counts[table.labels[rows]] < config.few_below]

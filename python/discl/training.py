@@ -78,6 +78,7 @@ def _train(config: RunConfig, out: Path, on_event: OnEvent, ranks: Ranks) -> dic
         "splits": result,
         "chosen": chosen,
         "samples": samples_seen(loader.sampler, history),
+        "class_names": list(table.class_names),
         "groups": groups_of(table.train_counts, config.hard.few_below, config.hard.many_from),
         "device": str(learner.device.type),
         "world": ranks.world,

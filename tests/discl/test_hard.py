@@ -1,5 +1,6 @@
 """Hard rows are training rows by the rule's own words."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -82,6 +83,12 @@ def test_a_finished_training_tells_how_sure_it_is(tmp_path):
     assert np.isnan(np.delete(found["confidence"], train)).all()
     assert ((found["confidence"][train] > 0) & (found["confidence"][train] < 1)).all()
     np.testing.assert_allclose(found["loss"][train], -np.log(found["confidence"][train]))
+    for names, message in (
+        (data.class_names[:-1], "it knows 10 classes, the data has 9; train it on"),
+        (data.class_names[::-1], "its class 0 is '0', the data's is '9'; train it on"),
+    ):
+        with pytest.raises(ConfigError, match=f"hard.run = .*: {message}"):
+            scores(tmp_path / "run", replace(data, class_names=names))
     sets = ["hard.rule=confidence", "hard.limit=7", f"hard.run={tmp_path / 'run'}"]
     args = [word for one in sets for word in ("--set", one)]
     assert main(["hard", str(file), *args, "--out", str(tmp_path / "hard")]) == 0

@@ -15,7 +15,7 @@ from discl.cli import main
 from discl.config import load_config
 from discl.data import load_data
 from discl.engine.scorer import Scorer
-from discl.errors import ConfigError, ModelError, StoreError
+from discl.errors import ConfigError, StoreError
 from discl.filtering import Rules, filter_store
 from discl.generation import generate
 from discl.learner import Learner
@@ -287,5 +287,5 @@ def test_a_classifiers_confidence_is_that_of_its_loader(project, store, clip, tm
         own = table.class_names.index(row["class_name"])
         assert found[row["key"]]["confidence"] == pytest.approx(likely[own].item(), abs=1e-5)
         assert found[row["key"]]["predicted"] == table.class_names[likely.argmax()]
-    with pytest.raises(ModelError, match="no checkpoint"):
+    with pytest.raises(ConfigError, match=r"classifier = .*: no finished training; give a folder"):
         score_store(store.path, ScoreRequest("x", clip, classifier=tmp_path))

@@ -12,12 +12,13 @@ from discl.cli.plan_costs import cost_lines, make_probe
 from discl.config import HardConfig, RunConfig, require_model
 from discl.data import load_data
 from discl.errors import ConfigError
-from discl.hard import finished, select_hard, tail_rows
+from discl.hard import select_hard, tail_rows
 from discl.plan import Plan, PlannedSample, make_plan
 from discl.progress import OnEvent, ignore
 from discl.recipe import make_recipe, model_files, recipe_of, resolved
 from discl.sizes import made_size
 from discl.sources import Source
+from discl.trained import finished
 
 BYTES_PER_PIXEL = {"jpg": 0.5, "png": 1.8, "webp": 0.3}  # photographs at quality 95; a rough guide
 SIZED_SOURCES = 64

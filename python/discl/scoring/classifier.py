@@ -8,38 +8,28 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from discl.checkpoint import NAME
-from discl.classifier import recipe_of
-from discl.config import load_config
-from discl.data import load_data
-from discl.errors import ModelError
-from discl.learner import Learner
-from discl.training import sized
+from discl.kept import counting_weights
+from discl.trained import open_trained, refuse_unfinished
 from discl.views import render
 
 AT_ONCE = 64  # images in one forward pass
+ASKED = "classifier"
 
 
 def state_of(run: Path) -> str:
-    """Tells two states of a run's checkpoint apart, by its time and size. ModelError where `run` is no training's."""
-    weights, config = run / "checkpoints" / NAME, run / "config.toml"
-    if not weights.is_file() or not config.is_file():
-        raise ModelError(f"{run}: there is no checkpoint with its config.toml; give a folder that discl train made")
-    return f"{run.resolve()} {weights.stat().st_mtime_ns} {weights.stat().st_size}"
+    """Tells two states of the weights that count apart, by time and size. ConfigError where `run` has not finished."""
+    refuse_unfinished(run, ASKED)
+    facts = counting_weights(run).stat()
+    return f"{run.resolve()} {facts.st_mtime_ns} {facts.st_size}"
 
 
 class TaskClassifier:
-    """The last checkpoint of a run, with its test view. Raises ModelError where `run` is no training's folder."""
+    """The classifier that the training in the folder `run` made. Raises what `open_trained` does."""
 
     def __init__(self, run: Path, device: str = "cpu"):
-        state_of(run)
-        weights, config = run / "checkpoints" / NAME, run / "config.toml"
-        settings = load_config(config)
-        self.class_names = load_data(settings.data).class_names
-        self.view = sized(recipe_of(settings.train.model).test, settings.train.image_size)
-        learner = Learner(settings.train.model, len(self.class_names), AT_ONCE, device, compile=False)
-        learner.reset(settings.train.seed, str(weights))
-        self.model, self.device = learner.model.eval(), learner.device
+        trained = open_trained(run, ASKED, device=device)
+        self.class_names, self.view = trained.class_names, trained.view
+        self.model, self.device = trained.learner.model, trained.learner.device
 
     @torch.inference_mode()
     def columns(self, images: Sequence[Image.Image | None], names: Sequence[str]) -> dict[str, pa.Array]:
