@@ -24,9 +24,14 @@ def select_hard(config, table: DataTable) -> np.ndarray:
     return rows[: config.limit] if config.limit else rows
 
 
-def tail_rows(config, table: DataTable) -> np.ndarray:
-    """int64 rows of the curriculum's tail: the few classes whole, whatever the limit; else the hard rows."""
-    return _few(config, table) if config.rule == "few" else select_hard(config, table)
+def tail_rows(config, table: DataTable, hard: np.ndarray | None = None) -> np.ndarray:
+    """int64 rows of the curriculum's tail: the few classes whole, whatever the limit; else the hard rows.
+
+    hard: what `select_hard` found, where it is at hand.
+    """
+    if config.rule == "few":
+        return _few(config, table)
+    return select_hard(config, table) if hard is None else hard
 
 
 def _few(config, table: DataTable) -> np.ndarray:

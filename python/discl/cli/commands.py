@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from discl.atomic import write_atomic
 from discl.cli.distribution import cluster_of
 from discl.cli.progress import first_rank, progress
 from discl.cli.quiet import quiet
@@ -16,6 +17,7 @@ from discl.errors import DisclError
 
 if TYPE_CHECKING:
     from discl.config import RunConfig
+    from discl.data import DataTable
 
 
 def demo(args: argparse.Namespace, stop: Stop) -> None:
@@ -37,7 +39,7 @@ def plan(args: argparse.Namespace, stop: Stop) -> None:
         planned = Planned(config, args.against or "", args.probe, on_event)
     text = planned.text
     if args.probe and config.score:
-        text += "\n".join(["", *_suitability(config), ""])
+        text += "\n".join(["", *_suitability(config, planned.table), ""])
     print(text, end="")
     if args.out:
         _write(Path(args.out) / "plan.txt", text)
@@ -49,13 +51,12 @@ def plan(args: argparse.Namespace, stop: Stop) -> None:
             print(_write(Path(args.out) / "missing.tsv", "\n".join([header, *lines, ""])))
 
 
-def _suitability(config: "RunConfig") -> list[str]:
+def _suitability(config: "RunConfig", table: "DataTable") -> list[str]:
     from discl.cli.plan_costs import probe_store
-    from discl.data import load_data
     from discl.store import Store
     from discl.suitability import suitability
 
-    return suitability(config, load_data(config.data), Store(probe_store(config))).lines()
+    return suitability(config, table, Store(probe_store(config))).lines()
 
 
 def hard(args: argparse.Namespace, stop: Stop) -> None:
@@ -194,5 +195,5 @@ def _out(args: argparse.Namespace) -> Path:
 
 def _write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write_atomic(path, text.encode())
     return path

@@ -10,7 +10,7 @@ from PIL import Image
 
 from discl.cli.plan_costs import cost_lines, make_probe
 from discl.config import HardConfig, RunConfig, require_model
-from discl.data import load_data
+from discl.data import checked, load_data
 from discl.errors import ConfigError
 from discl.hard import select_hard, tail_rows
 from discl.plan import Plan, PlannedSample, make_plan
@@ -27,39 +27,37 @@ SIZED_SOURCES = 64
 class Planned:
     """A config's plan, made without loading weights into memory or making an image.
 
-    Where none of the hard images is there (`listed`), all is counted from the lists alone; so it is where the training
-    that tells them has yet to run and `hard.limit` says how many they will be (`awaited`). against: a store to compare
-    with instead of the config's own. probe: make the spectra of about so many sources beside the store to measure with.
+    Where no training image is there (`listed`), all is counted from the lists alone; so it is where the training that
+    tells the hard ones has yet to run and `hard.limit` says how many they will be (`awaited`). against: a store to
+    compare with instead of the config's own. probe: make the spectra of about so many sources beside the store to
+    measure with.
     """
 
     def __init__(self, config: RunConfig, against: str = "", probe: int = 0, on_event: OnEvent = ignore):
-        recipe, files = recipe_of(config, ""), None
-        self.table = load_data(config.data, check=False)
         self.awaited = not (against or probe) and _awaited(config.hard)
         if self.awaited:  # any images will do to count by
             config = config.model_copy(update={"hard": config.hard.model_copy(update={"rule": "all"})})
-        self.rows = select_hard(config.hard, self.table)
+        table = load_data(config.data, check=False)
         self.listed = self.awaited or not (
-            self.table.packed or any(os.path.exists(self.table.source(row)) for row in self.rows)
+            table.packed or any(os.path.exists(table.source(row)) for row in table.rows("train"))
         )
-        if against:
+        self.table = table if self.listed else checked(table, config.data.max_bad_share)
+        self.rows = select_hard(config.hard, self.table)
+        recipe, files = recipe_of(config, ""), None
+        if against or probe:
             require_model(config)
             if self.listed:
-                raise ConfigError(f"data.root = {config.data.root}: none of the hard images is there to compare by")
+                raise ConfigError(f"data.root = {config.data.root}: no training image is there; put them below it")
         if config.model.path and not self.listed:
             files = model_files(config)
             recipe = make_recipe(config, files)
             config = resolved(config, files, recipe)
         self.config, self.files, self.store = config, files, against or config.store.path
+        self.plan = make_plan(config, self.table, self.rows[:0] if self.listed else self.rows, recipe, files)
         if self.listed:
-            self.plan = make_plan(config, self.table, self.rows[:0], recipe, files)
             self.plan.sources.extend(Source((int(row),), "", (0,) * len(config.spectrum.seeds)) for row in self.rows)
-        else:
-            self.table = load_data(config.data)
-            self.rows = select_hard(config.hard, self.table)
-            self.plan = make_plan(config, self.table, self.rows, recipe, files)
-            if probe:
-                make_probe(config, self.plan, probe, on_event)
+        if probe:
+            make_probe(config, self.plan, probe, on_event)
 
     def missing(self) -> Iterator[PlannedSample]:
         """The attempts that `generate` would make now for what the store lacks."""
@@ -141,7 +139,7 @@ class Planned:
         from discl.curriculum import Curriculum
         from discl.dataset import SpectrumDataset
 
-        dataset = SpectrumDataset(None, self.table, tail=tail_rows(self.config.hard, self.table))
+        dataset = SpectrumDataset(None, self.table, tail=tail_rows(self.config.hard, self.table, self.rows))
         real = self.config.curriculum.model_copy(update={"policy": "real-only"})
         curriculum, batch = Curriculum(dataset, real, self.config.train.seed), self.config.train.batch
         parts = f"{curriculum.mix.tail:,} tail, {curriculum.mix.nontail:,} other" if curriculum.fill == "share" else ""

@@ -18,7 +18,7 @@ from discl.data.images import check_images
 from discl.data.table import DataTable
 from discl.errors import ConfigError
 
-__all__ = ["KINDS", "DataTable", "load_data"]
+__all__ = ["KINDS", "DataTable", "checked", "load_data"]
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +47,13 @@ def load_data(config, check: bool = True) -> DataTable:
     table = KINDS[config.kind](config)
     if config.allow_licenses:
         table = _allowed(table, config.allow_licenses)
-    if check and not table.packed:  # what is packed was checked then
-        table = check_images(table, config.max_bad_share)
+    return checked(table, config.max_bad_share) if check else table
+
+
+def checked(table: DataTable, max_bad_share: float) -> DataTable:
+    """The table without the images that cannot be used; of a store's, whose images were checked when they came, all."""
+    if not table.packed:
+        table = check_images(table, max_bad_share)
     empty = [repr(table.class_names[label]) for label in np.flatnonzero(table.train_counts == 0)]
     if empty:
         log.warning(
