@@ -24,7 +24,7 @@ from discl.errors import ConfigError, ModelError
 from discl.evaluation import evaluation_batches, groups_of, measure
 from discl.fitting import fit
 from discl.hard import tail_rows
-from discl.kept import Kept
+from discl.kept import BEST, BLEND, Kept
 from discl.learner import Learner
 from discl.loader import open_loader
 from discl.probe import Probe, RealDraw, choose_probe
@@ -59,6 +59,8 @@ def _train(config: RunConfig, out: Path, on_event: OnEvent, ranks: Ranks) -> dic
     table = load_data(config.data)
     checkpoints = Checkpoints(out / "checkpoints", identity(config, table))
     before = checkpoints.state()
+    if before is None and ranks.first:
+        _begin_anew(out)
     store, keys = pinned_store(config, checkpoints, ranks)
     learner = learner_of(config, table, ranks)
     learner.reset(config.train.seed, config.train.init)
@@ -127,6 +129,13 @@ def _publish(out: Path, history: list[dict], summary: dict) -> None:
     from discl.report import report_runs  # a page is for people, training works without its parts
 
     report_runs([out])
+
+
+def _begin_anew(out: Path) -> None:
+    """Without its last checkpoint an earlier training in this folder is over: no result of it stays for this one's."""
+    for file in (out / "metrics.json", *(out / "checkpoints" / name for name in (BEST, BLEND))):
+        if file.is_file():
+            file.unlink()
 
 
 def identity(config: RunConfig, table: DataTable) -> str:

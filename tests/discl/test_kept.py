@@ -19,6 +19,7 @@ from discl.errors import ConfigError
 from discl.evaluation import evaluation_batches
 from discl.hard_scores import scores
 from discl.kept import SHARES, Kept, counting_weights
+from discl.trained import finished
 from discl.training import judge, learner_of, train
 from tests.discl.test_fitting import Stopped, stopping
 from tests.discl.test_training import DIGITS, untimed, write_config
@@ -60,6 +61,16 @@ def test_the_best_epoch_of_the_validation_split_counts(tmp_path, capsys):
     with pytest.raises(Stopped):
         train(config, tmp_path / "again", stopping(lambda event: None, 30))
     assert untimed(train(config, tmp_path / "again")) == untimed(result)
+
+
+def test_a_training_that_begins_anew_leaves_nothing_of_the_one_before(tmp_path):
+    config, out = write_config(tmp_path, SELECTED.replace("\nepochs = 6", "\nepochs = 2")), tmp_path / "out"
+    first = train(config, out)
+    (out / "checkpoints" / "last.safetensors").unlink()
+    with pytest.raises(Stopped):
+        train(config, out, stopping(lambda event: None, 3))
+    assert not finished(out) and counting_weights(out).name == "last.safetensors"
+    assert untimed(train(config, out)) == untimed(first)
 
 
 def test_hard_images_are_told_by_the_weights_that_count(tmp_path):
