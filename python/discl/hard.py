@@ -45,14 +45,18 @@ def _all(config, table: DataTable) -> np.ndarray:
 
 def _listed(config, table: DataTable) -> np.ndarray:
     try:
-        wanted = set(Path(config.list).read_text(encoding="utf-8").splitlines()) - {""}
+        lines = Path(config.list).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"hard.list = {config.list}: cannot be read as UTF-8 text: {error}") from error
-    rows = np.array([row for row in table.rows("train") if table.ids[row] in wanted], dtype=np.int64)
-    unknown = sorted(wanted - {table.ids[row] for row in rows})
-    if unknown:
-        raise ConfigError(f"{config.list}: {unknown[0]!r} is not the id of a training image")
-    return rows
+        raise ConfigError(
+            f"hard.list = {config.list}: cannot be read as UTF-8 text: {error}; check the path"
+        ) from error
+    train = {table.ids[row]: row for row in table.rows("train")}
+    for number, line in enumerate(lines, start=1):
+        if line and line not in train:
+            raise ConfigError(
+                f"{config.list}, row {number}: {line!r} is not the id of a training image; correct or remove the row"
+            )
+    return np.array(sorted({train[line] for line in lines if line}), dtype=np.int64)
 
 
 def _least_confident(config, table: DataTable) -> np.ndarray:
@@ -98,6 +102,8 @@ def _column(table: DataTable, name: str) -> list:
 
 
 def _advice(config, table: DataTable) -> str:
+    if not len(table.rows("train")):
+        return "the data has none: give rows of the split train"
     if config.rule == "few":
         return f"the smallest class has {table.train_counts.min()}, so raise hard.few_below = {config.few_below}"
     return "check the data"

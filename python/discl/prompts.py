@@ -76,7 +76,7 @@ def choice(class_name: str, seed: int, count: int) -> int:
 def read_table(file: Path, where: str) -> dict[str, Any]:
     """Class name -> sentences, unchecked. Raises ConfigError."""
     try:
-        table = json.loads(file.read_text(encoding="utf-8"))
+        table = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=lambda pairs: _named_once(where, pairs))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{where}: cannot be read ({error}); check the path, or let `discl prompts` write it"
@@ -85,6 +85,16 @@ def read_table(file: Path, where: str) -> dict[str, Any]:
         raise ConfigError(f"{where}: not valid JSON ({error}); write {{class: [sentences]}}") from None
     if not isinstance(table, dict):
         raise ConfigError(f"{where}: holds a {type(table).__name__}; write an object {{class: [sentences]}}")
+    return table
+
+
+def _named_once(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON itself would keep the last of equal names and drop the others' sentences."""
+    table: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in table:
+            raise ConfigError(f"{where}: class {name!r} occurs twice; merge its sentences into one list")
+        table[name] = value
     return table
 
 
@@ -106,7 +116,7 @@ def read_sentences(file: Path, class_names: tuple[str, ...], known: tuple[str, .
     if missing:
         raise ConfigError(f"{where}: no sentences for {_list(missing)}; add them under the class's exact name")
     for name in class_names:
-        _check_sentences(where, name, table[name])
+        check_sentences(where, name, table[name])
     return {name: table[name] for name in class_names}
 
 
@@ -117,9 +127,10 @@ def _row(file: Path, name: str) -> int:
     return text.count("\n", 0, max(at, 0)) + 1
 
 
-def _check_sentences(where: str, name: str, sentences: object) -> None:
+def check_sentences(where: str, name: str, sentences: object) -> None:
+    """ConfigError unless they are a list of texts with known words in braces."""
     if not isinstance(sentences, list) or not sentences:
-        raise ConfigError(f"{where}: class {name!r} needs a list of at least one sentence")
+        raise ConfigError(f'{where}: class {name!r} needs a list of at least one sentence; write ["..."]')
     for number, sentence in enumerate(sentences, start=1):
         if not isinstance(sentence, str) or not sentence.strip():
             raise ConfigError(f"{where}: class {name!r}, sentence {number} is blank or no text; remove it")

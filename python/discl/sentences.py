@@ -10,7 +10,7 @@ from pathlib import Path
 
 from discl.atomic import write_atomic
 from discl.errors import ConfigError
-from discl.prompts import PLACEHOLDER, read_table
+from discl.prompts import PLACEHOLDER, check_sentences, read_table
 
 Writer = Callable[[str, int], Iterable[str]]  # (class name, how many) -> sentences; may ask any service
 PER_CLASS = 10  # as in paper 1.6
@@ -67,6 +67,8 @@ def write_sentences(
     file = Path(file)
     table = read_table(file, f"spectrum.prompts = {file}") if file.exists() else {}
     for name in class_names:
+        if name in table:
+            check_sentences(f"spectrum.prompts = {file}", name, table[name])
         have = list(table.get(name, []))
         for _ in range(ASKS):
             if len(have) >= count:

@@ -103,4 +103,10 @@ def test_cifar_files_that_are_wrong(tmp_path):
     refused(r"train\.bin: .* no whole number of records of 3074; download", "cifar100-lt", folder)
     (folder / "train.bin").write_bytes(whole[:3075] + b"\x63" + whole[3076:])
     refused(r"train\.bin, row 1: fine label 99 is out of range, 0\.\.3", "cifar100-lt", folder)
+    for names, message in (
+        ("apple\nbear\n../crab\ndog", r"row 3: '\.\./crab' cannot"),
+        ("a\nb\na\n", "row 3: 'a' cannot"),
+    ):
+        (folder / "fine_label_names.txt").write_text(names)
+        refused(rf"fine_label_names\.txt, {message} name a class and its folder; download", "cifar100-lt", folder)
     refused(r"neither train\.bin .* nor train and meta", "cifar100-lt", tmp_path)

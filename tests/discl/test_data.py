@@ -155,7 +155,10 @@ def test_csv_with_text_labels_and_a_repeated_path(tmp_path):
     [
         ("file,label\n", "no column 'path'; its columns are file, label"),
         ("path,label\n", "no rows"),
-        ("path,label\na.png\n", "row 2: 1 fields, the header has 2"),
+        ("path,label\na.png\n", "row 2: 1 fields, the header has 2; complete the row"),
+        ("path,label\n\na.png,0\n\na.png\n", "row 5: 1 fields"),
+        ("path,label,label\na.png,0,1\n", "row 1: two columns 'label'; rename or remove one"),
+        ("path,label\na.png,0\nb.png,\n", "row 3: no label; write the image's class"),
         ("path,label,split\na.png,0,dev\n", "row 2: split = 'dev'"),
         ("path,label,class_name\na.png,0,x\nb.png,0,y\n", "two class names, 'x' and 'y'"),
         ("path,label\na.png,0\nb.png,-1\n", r"row 3: label = -1; .* 0..99999: number the classes from 0"),

@@ -66,6 +66,17 @@ def test_imagenet_lt_rows_that_are_wrong(tmp_path, train, message):
     refused(message, "imagenet-lt", imagenet(tmp_path, train))
 
 
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        (["val/1.JPEG 2"], r"ImageNet_LT_test\.txt, row 1: label = 2 is out of range, 0\.\.1; correct"),
+        ([*TEST, TRAIN[0]], r"test\.txt, row 2: image .* is already in .*ImageNet_LT_train\.txt, row 1; remove one"),
+    ],
+)
+def test_imagenet_lt_rows_that_are_wrong_beside_the_training_list(tmp_path, test, message):
+    refused(message, "imagenet-lt", imagenet(tmp_path, test=test))
+
+
 def test_imagenet_lt_without_a_list(tmp_path):
     refused(r"ImageNet_LT_train\.txt: no such list; put it there, or set data\.lists", "imagenet-lt", tmp_path)
 
@@ -117,6 +128,12 @@ def test_inaturalist(tmp_path):
         (lambda t: t["annotations"][1].update(image_id=99), "row 2: image_id 99 is not among the images; remove"),
         (lambda t: t["annotations"][2].update(image_id=10), "row 3: image_id 10 was annotated in row 1; keep one"),
         (lambda t: t["images"][1].update(id=10), "images, row 2: image id 10 occurs twice; remove one"),
+        (lambda t: t["images"][1].update(id=[1]), r"images, row 2: id = '\[1\]' is no int; correct it"),
+        (
+            lambda t: t["images"][1].update(file_name="train_val2018/Aves/0/0.jpg"),
+            "row 2: image .* already in .* row 1",
+        ),
+        (lambda t: t["categories"].append({"id": 0, "name": "x"}), "categories, row 3: id 0 is already in row 1; keep"),
         (lambda t: t["images"][0].pop("file_name"), "images, row 1: no key 'file_name'; restore the file"),
         (lambda t: t.pop("annotations"), "holds no list 'annotations'"),
     ],
@@ -202,6 +219,18 @@ def test_parquet_is_read_as_csv_is(tmp_path):
     refused(r"data\.parquet, row 2: path, label and caption .* already in row 1", "csv", tmp_path / "data.parquet")
     (tmp_path / "data.parquet").write_bytes(b"no")
     refused("cannot be read as Parquet", "csv", tmp_path / "data.parquet")
+
+
+def test_iwildcam_with_two_names_for_a_class(tmp_path):
+    labels = wildcam(tmp_path) / "iwildcam_v2.0" / "labels.csv"
+    labels.write_text(labels.read_text() + "1,8,puma,puma\n")
+    refused(r"labels\.csv, row 6: y '1' is already in row 3; remove one", "iwildcam", tmp_path)
+
+
+def test_whole_numbers_may_come_as_floats(tmp_path):
+    save(tmp_path / "1.png")
+    pq.write_table(pa.table({"path": ["1.png", "1.png"], "label": [10.0, 2.0]}), tmp_path / "data.parquet")
+    assert load_data(config("csv", tmp_path / "data.parquet")).labels.tolist() == [10, 2]
 
 
 def test_the_same_row_twice_in_a_csv(tmp_path):

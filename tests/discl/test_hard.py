@@ -42,7 +42,9 @@ def test_list_takes_the_named_ids(tmp_path):
     (tmp_path / "list").write_text("image 4\nimage 0\n\n")
     assert select_hard(hard("list", list=str(tmp_path / "list")), table()).tolist() == [0, 4]
     (tmp_path / "list").write_text("image 5\n")
-    with pytest.raises(ConfigError, match="'image 5' is not the id of a training image"):
+    with pytest.raises(
+        ConfigError, match="list, row 1: 'image 5' is not the id of a training image; correct or remove"
+    ):
         select_hard(hard("list", list=str(tmp_path / "list")), table())
 
 

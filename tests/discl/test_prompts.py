@@ -72,6 +72,12 @@ def test_a_bad_prompt_file_is_explained(sentences, table, match):
         Prompts("{class}", sentences(table), CLASSES)
 
 
+def test_a_class_that_stands_twice_in_the_file_loses_no_sentence(tmp_path):
+    (tmp_path / "s.json").write_text('{"wolf": ["a wolf"], "wolf": ["another wolf"]}')
+    with pytest.raises(ConfigError, match="class 'wolf' occurs twice; merge its sentences"):
+        Prompts("{sentence}", str(tmp_path / "s.json"), ("wolf",))
+
+
 def test_a_class_that_the_data_has_not_is_named_with_its_row(sentences):
     file = sentences('{\n "red fox": ["a"],\n "käfer / beetle": ["a"],\n "red foxx": ["b"]\n}')
     with pytest.raises(ConfigError, match=r"prompts\.json, row 4: class 'red foxx' .* nearest is 'red fox': rename"):

@@ -54,6 +54,12 @@ def test_a_models_lines_are_cleaned_and_asked_for_again(tmp_path):
     assert json.loads((tmp_path / "s.json").read_text()) == table
 
 
+def test_sentences_that_are_no_list_are_not_taken_apart(tmp_path):
+    (tmp_path / "s.json").write_text('{"wolf": "a wolf howling on a hill"}')
+    with pytest.raises(ConfigError, match="class 'wolf' needs a list of at least one sentence; write"):
+        write_sentences(tmp_path / "s.json", ["wolf"])
+
+
 def test_on_the_command_line(tmp_path, capsys):
     (tmp_path / "run.toml").write_text('[data]\nkind = "digits-lt"\nroot = "d"\n[hard]\nfew_below = 5\n')
     out = tmp_path / "sentences.json"

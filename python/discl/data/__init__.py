@@ -14,9 +14,10 @@ from discl.data import (
     iwildcam,
     packed,
 )
+from discl.data.columns import first_repeated
 from discl.data.images import check_images
 from discl.data.table import DataTable
-from discl.errors import ConfigError
+from discl.errors import ConfigError, DataError
 
 __all__ = ["KINDS", "DataTable", "checked", "load_data"]
 
@@ -45,6 +46,7 @@ def load_data(config, check: bool = True) -> DataTable:
     if config.kind not in KINDS:
         raise ConfigError(f"data.kind = {config.kind!r}; there are {', '.join(KINDS)}")
     table = KINDS[config.kind](config)
+    _refuse_repeated(table)
     if config.allow_licenses:
         table = _allowed(table, config.allow_licenses)
     return checked(table, config.max_bad_share) if check else table
@@ -60,6 +62,14 @@ def checked(table: DataTable, max_bad_share: float) -> DataTable:
             "%d classes have no training image: %s%s", len(empty), ", ".join(empty[:5]), ", ..." * (len(empty) > 5)
         )
     return table
+
+
+def _refuse_repeated(table: DataTable) -> None:
+    """An id names one image, of one split; lists may disagree."""
+    found = first_repeated(table.ids)
+    if found:
+        row, earlier = (f"{table.places[at]}" if table.places else table.paths[at] for at in found)
+        raise DataError(f"{row}: image {table.ids[found[0]]!r} is already in {earlier}; remove one of them")
 
 
 def _allowed(table: DataTable, licenses) -> DataTable:

@@ -29,7 +29,10 @@ def load(config) -> DataTable:
     """
     folder = next((Path(config.root) / name for name in FOLDERS if _version(Path(config.root) / name)), None)
     if folder is None:
-        raise DataError(f"data.root = {config.root}: neither train.bin (binary version) nor train and meta (python)")
+        raise DataError(
+            f"data.root = {config.root}: neither train.bin (binary version) nor train and meta (python); give "
+            "CIFAR-100's folder"
+        )
     names = _names(folder)
     splits = {split: _read(folder, split, len(names)) for split in ("train", "test")}
     chosen = {"train": long_tail(splits["train"][1], len(names), config.imbalance)}
@@ -68,13 +71,22 @@ def _version(folder: Path) -> str | None:
 
 
 def _names(folder: Path) -> tuple[str, ...]:
+    """Names of the classes, which become folders."""
     if _version(folder) == "python":
-        names = read_plain(folder / "meta").get(b"fine_label_names", [])
-        return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
-    file = folder / "fine_label_names.txt"
-    if not file.is_file():
-        raise DataError(f"{file}: no such file; it belongs to CIFAR-100's binary version and names the classes")
-    return tuple(file.read_text(encoding="utf-8").split())
+        file = folder / "meta"
+        given = read_plain(file).get(b"fine_label_names", [])
+        names = [name.decode() if isinstance(name, bytes) else str(name) for name in given]
+    else:
+        file = folder / "fine_label_names.txt"
+        if not file.is_file():
+            raise DataError(f"{file}: no such file; it belongs to CIFAR-100's binary version and names the classes")
+        names = file.read_text(encoding="utf-8").split()
+    for row, name in enumerate(names):
+        if not name or name[0] == "." or "/" in name or name in names[:row]:
+            raise DataError(
+                f"{file}, row {row + 1}: {name!r} cannot name a class and its folder; download the file again"
+            )
+    return tuple(names)
 
 
 def _read(folder: Path, split: str, classes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -47,7 +47,7 @@ class Columns:
                 f"name the column {missing[0]!r} in the header, or give the file that this kind of data comes with"
             )
         if not len(self):
-            raise DataError(f"{self.file}: no rows below the header")
+            raise DataError(f"{self.file}: no rows below the header; give one for each image")
 
     def number(self, name: str, row: int, end: int | None = None, start: int = 0) -> int:
         """A whole number in [start, end). Raises DataError that names file, row and range."""
@@ -73,17 +73,29 @@ def _csv(file: Path) -> Columns:
     try:
         with open(file, encoding="utf-8-sig", newline="") as text:  # csv alone knows which line ends split rows
             lines = list(csv.reader(text, delimiter=_delimiter(file)))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"data.root = {file}: cannot be read as UTF-8 text: {error}") from error
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not UTF-8 text ({error}); save it as UTF-8") from error
     except csv.Error as error:
-        raise DataError(f"data.root = {file}: not a table of comma-separated values: {error}") from error
-    header, rows = (lines[0], [row for row in lines[1:] if row]) if lines else ([], [])
-    for number, row in enumerate(rows, start=2):
+        raise DataError(f"{file}: not a table of comma-separated values ({error}); write one") from error
+    header, rows = lines[0] if lines else [], {number: row for number, row in enumerate(lines[1:], start=2) if row}
+    twice = first_repeated(header)
+    if twice:
+        raise DataError(f"{file}, row 1: two columns {header[twice[0]]!r}; rename or remove one of them")
+    for number, row in rows.items():
         if len(row) != len(header):
-            raise DataError(f"{file}, row {number}: {len(row)} fields, the header has {len(header)}")
+            raise DataError(
+                f"{file}, row {number}: {len(row)} fields, the header has {len(header)}; complete the row, and quote "
+                "commas that are no separators"
+            )
     return Columns(
-        file, {name: [row[column] for row in rows] for column, name in enumerate(header)}, range(2, 2 + len(rows))
+        file, {name: [row[column] for row in rows.values()] for column, name in enumerate(header)}, list(rows)
     )
+
+
+def _unreadable(file: Path, error: OSError) -> DataError:
+    return DataError(f"{file}: cannot be read: {error.strerror or error}; check the path")
 
 
 def _delimiter(file: Path) -> str:
@@ -101,8 +113,10 @@ def _parquet(file: Path) -> Columns:
 
     try:
         table = pq.read_table(file)
+    except FileNotFoundError as error:
+        raise _unreadable(file, error) from error
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"data.root = {file}: cannot be read as Parquet: {error}") from error
+        raise DataError(f"{file}: cannot be read as Parquet ({error}); write it again") from error
     values = {name: ["" if x is None else str(x) for x in table[name].to_pylist()] for name in table.column_names}
     return Columns(file, values, range(1, 1 + len(table)))
 
@@ -113,7 +127,7 @@ def read_json(file: Path) -> Any:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}; check data.root"
+            f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}; check the path"
         ) from None
     except ValueError as error:
         raise DataError(f"{file}: not valid JSON: {error}; restore the file") from None

@@ -47,7 +47,10 @@ def load(config) -> DataTable:
 def _classes(columns: Columns) -> tuple[np.ndarray, tuple[str, ...]]:
     """Whole-number labels keep their numbers, 0..99999; other labels are numbered in sorted order."""
     given = columns["label"]
-    if all(re.fullmatch(r"[+-]?\d+", label, re.ASCII) for label in given):
+    empty = next((row for row, label in enumerate(given) if not label), None)
+    if empty is not None:
+        raise DataError(f"{columns.place(empty)}: no label; write the image's class, or remove the row")
+    if all(re.fullmatch(r"[+-]?\d+(\.0+)?", label, re.ASCII) for label in given):  # 1.0: of a table of floats
         numbers = [_number(columns, row, label) for row, label in enumerate(given)]
         defaults = [str(number) for number in range(max(numbers) + 1)]
     else:
@@ -59,7 +62,7 @@ def _classes(columns: Columns) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def _number(columns: Columns, row: int, label: str) -> int:
-    digits = label.removeprefix("+").lstrip("0") or "0"
+    digits = label.partition(".")[0].removeprefix("+").lstrip("0") or "0"
     if not digits.isdigit() or len(digits) > LABEL_DIGITS:
         raise DataError(
             f"{columns.place(row)}: label = {label[:40]}; whole-number labels lie in 0..{10**LABEL_DIGITS - 1}: "

@@ -51,7 +51,10 @@ def _split_folders(root: Path) -> dict[str, Path]:
 def _check_folders(folder: Path, class_names: tuple[str, ...], split: str) -> None:
     unknown = sorted(set(_folders(folder)) - set(class_names))
     if unknown:
-        raise DataError(f"{folder / unknown[0]}: a class of the {split} split that the train split does not have")
+        raise DataError(
+            f"{folder / unknown[0]}: a class of the {split} split that the train split does not have; rename it or "
+            "remove it"
+        )
 
 
 def _folders(folder: Path) -> list[str]:

@@ -25,13 +25,15 @@ def load(config) -> DataTable:
     root, lists = Path(config.root), Path(config.lists or config.root)
     parts = {split: read_list(lists / LIST.format(split=split)) for split in _splits(lists)}
     ids = [path for part in parts.values() for path in part["path"]]
-    labels = [part.number("label", row, CLASSES) for part in parts.values() for row in range(len(part))]
+    labels = {"train": _numbers(parts["train"], CLASSES)}
+    names = _class_names(parts["train"], labels["train"])
+    labels |= {split: _numbers(part, len(names)) for split, part in parts.items() if split != "train"}
     return DataTable(
         ids=ids,
         paths=[str(root / path) for path in ids],
-        labels=np.array(labels, np.int64),
+        labels=np.array([label for split in parts for label in labels[split]], np.int64),
         splits=[split for split, part in parts.items() for _ in range(len(part))],
-        class_names=_class_names(parts["train"]),
+        class_names=names,
         places=Places.joined([part.places() for part in parts.values()]),
     )
 
@@ -70,8 +72,11 @@ def _fields(file: Path, number: int, line: str) -> tuple[str, str, str]:
     return path, label[0], REAL
 
 
-def _class_names(train: Columns) -> tuple[str, ...]:
-    labels = [int(label) for label in train["label"]]
+def _numbers(part: Columns, classes: int) -> list[int]:
+    return [part.number("label", row, classes) for row in range(len(part))]
+
+
+def _class_names(train: Columns, labels: list[int]) -> tuple[str, ...]:
     words = {label: Path(path).parent.name for label, path in zip(labels, train["path"], strict=True)}
     wordnet = [words.get(label) or str(label) for label in range(max(labels) + 1)]
     if len(wordnet) == CLASSES:

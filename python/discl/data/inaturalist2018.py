@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from discl.data.columns import distinct, read_json
+from discl.data.columns import distinct, first_repeated, read_json
 from discl.data.table import DataTable, Places
 from discl.errors import DataError
 
@@ -43,27 +43,37 @@ def load(config) -> DataTable:
     )
 
 
-def _table(file: Path, data: Any, name: str, *keys: str) -> list[dict[str, Any]]:
+def _table(file: Path, data: Any, name: str, keys: dict[str, type]) -> list[dict[str, Any]]:
+    """The rows of a list; `keys` are those that every row has, of these types."""
     rows = data.get(name) if isinstance(data, dict) else None
     if not isinstance(rows, list):
         raise DataError(f"{file}: holds no list {name!r}; give iNaturalist 2018's annotation file")
     for number, row in enumerate(rows, start=1):
-        for key in keys:
-            if not isinstance(row, dict) or key not in row:
-                raise DataError(f"{file}, {name}, row {number}: no key {key!r}; restore the file as it was published")
+        wrong = _wrong(row, keys)
+        if wrong:
+            raise DataError(f"{file}, {name}, row {number}: {wrong}")
     return rows
+
+
+def _wrong(row: Any, keys: dict[str, type]) -> str:
+    for key, kind in keys.items():
+        if not isinstance(row, dict) or key not in row:
+            return f"no key {key!r}; restore the file as it was published"
+        if not isinstance(row[key], kind):
+            return f"{key} = {str(row[key])[:40]!r} is no {kind.__name__}; correct it"
+    return ""
 
 
 def _rows(file: Path, data: Any, split: str, classes: int) -> list[tuple[dict[str, Any], int, str]]:
     """(image, label, split) for every annotation."""
     images: dict[int, dict[str, Any]] = {}
-    for number, image in enumerate(_table(file, data, "images", "id", "file_name"), start=1):
+    for number, image in enumerate(_table(file, data, "images", {"id": int, "file_name": str}), start=1):
         if image["id"] in images:
             raise DataError(f"{file}, images, row {number}: image id {image['id']} occurs twice; remove one of them")
         images[image["id"]] = image
     rows: list[tuple[dict[str, Any], int, str]] = []
     seen: dict[int, int] = {}
-    for number, note in enumerate(_table(file, data, "annotations", "image_id", "category_id"), start=1):
+    for number, note in enumerate(_table(file, data, "annotations", {"image_id": int, "category_id": int}), start=1):
         place = f"{file}, annotations, row {number}"
         label = note["category_id"]
         if note["image_id"] not in images:
@@ -72,7 +82,7 @@ def _rows(file: Path, data: Any, split: str, classes: int) -> list[tuple[dict[st
             raise DataError(
                 f"{place}: image_id {note['image_id']} was annotated in row {seen[note['image_id']]}; keep one"
             )
-        if not isinstance(label, int) or not 0 <= label < classes:
+        if not 0 <= label < classes:
             raise DataError(f"{place}: category_id {label} is out of range, 0..{classes - 1}; correct it")
         rows.append((images[note["image_id"]], label, split))
     if not rows:
@@ -81,9 +91,15 @@ def _rows(file: Path, data: Any, split: str, classes: int) -> list[tuple[dict[st
 
 
 def _class_names(file: Path, data: Any, categories: Path) -> tuple[str, ...]:
-    rows = _table(file, data, "categories", "id", "name")
     if categories.is_file():
-        rows = _table(categories, {"categories": read_json(categories)}, "categories", "id", "name")
+        file, data = categories, {"categories": read_json(categories)}
+    rows = _table(file, data, "categories", {"id": int, "name": object})
+    twice = first_repeated(row["id"] for row in rows)
+    if twice:
+        again, earlier = twice
+        raise DataError(
+            f"{file}, categories, row {again + 1}: id {rows[again]['id']} is already in row {earlier + 1}; keep one"
+        )
     names = {row["id"]: str(row["name"]) for row in rows}
     missing = next((label for label in range(len(names)) if label not in names), None)
     if missing is not None or not names:

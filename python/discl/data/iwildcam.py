@@ -61,6 +61,8 @@ def _class_names(table: Columns | None, metadata: Columns) -> tuple[str, ...]:
         labels = [metadata.number("y", row) for row in range(len(metadata))]
         return tuple(str(label) for label in range(max(labels) + 1))
     table.require("y", "name")
+    used = table.take([row for row, label in enumerate(table["y"]) if label != str(NO_CLASS)])
+    refuse_repeated(used, used["y"], "y")
     rows = {table.number("y", row): row for row in range(len(table)) if table["y"][row] != str(NO_CLASS)}
     missing = [label for label in range(max(rows, default=-1) + 1) if label not in rows]
     if missing or not rows:
