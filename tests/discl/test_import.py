@@ -56,7 +56,7 @@ def test_the_reference_codes_lists(tmp_path):
     leaf = "out/Zebra/Strength50_guidance75_seed4"
     put(tmp_path / leaf / "n01_1.JPEG", picture(2))
     aug = tmp_path / "ImageNet_LT_train_aug.txt"
-    aug.write_text(f"train/n01/n01_1.JPEG 7 100 3\n{leaf}/n01_1.JPEG 7 50 3\n")
+    aug.write_text(f"train/n01/n01_1.JPEG 7 100 3\ntrain/n01/a real one.JPEG 7\n{leaf}/n01_1.JPEG 7 50 3\n")
     head, made = "title\tfilepath\tlabel\tstrength\tguidance\tseed\timg_id", f"{leaf}/n01_1.JPEG\t7\t50\t50\t4\t1"
     real = "a zebra.\treal.jpg\t7\t0\t100\t100\t1"
     (tmp_path / "train.csv").write_text("\n".join([head, real, f"a zebra.\t{made}", f"zebra in the wild.\t{made}"]))

@@ -51,7 +51,7 @@ def read_list(file: Path) -> Columns:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot be read as UTF-8 text: {error}") from error
-    rows = [(number, *_fields(file, number, line)) for number, line in enumerate(lines, start=1) if line.strip()]
+    rows = [(number, *fields(file, number, line)) for number, line in enumerate(lines, start=1) if line.strip()]
     real = [row for row in rows if row[3] == REAL]
     if not real:
         raise DataError(f"{file}: lists no real image; give one `path label` a line")
@@ -61,8 +61,8 @@ def read_list(file: Path) -> Columns:
     return columns
 
 
-def _fields(file: Path, number: int, line: str) -> tuple[str, str, str]:
-    """path, label and guidance; a path may hold blanks."""
+def fields(file: Path, number: int, line: str) -> tuple[str, str, str]:
+    """path, label and guidance (100 where the list has none); a path may hold blanks."""
     words = line.rsplit(maxsplit=3)
     if len(words) == 4 and all(word.isdigit() for word in words[1:]):
         return words[0], words[1], words[2]

@@ -10,6 +10,7 @@ from typing import Any
 
 from discl.data.columns import read_columns
 from discl.data.imagefolder import EXTENSIONS, scan
+from discl.data.imagenet_lt import fields
 from discl.data.reference import REAL
 from discl.errors import StoreError
 
@@ -56,11 +57,12 @@ def from_reference_list(file: Path) -> Iterator[Found]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"{file}: cannot be read as UTF-8 text: {error}") from error
+        raise StoreError(f"{file}: cannot be read as UTF-8 text ({error}); check the path") from error
     for number, line in enumerate(lines, start=1):
-        words = line.rsplit(maxsplit=3)
-        if len(words) == 4 and words[2] != REAL:
-            yield _listed(f"{file}, row {number}", file.parent, *words[:3])
+        if line.strip():
+            path, label, guidance = fields(file, number, line)
+            if guidance != REAL:
+                yield _listed(f"{file}, row {number}", file.parent, path, label, guidance)
 
 
 def from_reference_table(file: Path) -> Iterator[Found]:
