@@ -15,6 +15,7 @@ from discl._C import BatchReader
 from discl.data import DataTable, load_data
 from discl.data.images import decode_image
 from discl.errors import DataError, StoreError
+from discl.store.columns import classes
 from discl.substitutes import Substitutes
 
 REAL = 100  # the level of a real image
@@ -206,25 +207,25 @@ def _synthetic(store, selection: str | Iterable[str], class_names: Sequence[str]
 
 
 def _labels_and_levels(store, class_names: Sequence[str], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of the whole index. Raises StoreError where one of `rows` is of a class that the data does not have."""
+    """Of the whole index, the data's labels by the names of classes: their numbers shift when the data gains a class.
+
+    Raises StoreError where one of `rows` is of a class that the data does not have.
+    """
+    label_of = {name: label for label, name in enumerate(class_names)}
     labels, levels, rows, at = [np.empty(0, np.int32)], [np.empty(0, np.int16)], np.sort(rows), 0
     for batch in store.scan(["class_id", "class_name", "level"]):
-        label, level = (batch[name].fill_null(-1).to_numpy() for name in ("class_id", "level"))
-        name = batch["class_name"].fill_null("").dictionary_encode()
-        chosen = slice(*np.searchsorted(rows, [at, at + len(batch)]))
-        pairs = np.stack([label, name.indices.to_numpy()])[:, rows[chosen] - at]
-        for number, which in np.unique(pairs, axis=1).T.tolist():
-            _check_class(number, name.dictionary[which].as_py(), class_names)
-        labels.append(label.astype(np.int32))
-        levels.append(level.astype(np.int16))
+        name = classes(batch).dictionary_encode()
+        words = name.dictionary.to_pylist()
+        label = np.array([label_of.get(word, -1) for word in words], np.int32)[name.indices.to_numpy()]
+        chosen = rows[slice(*np.searchsorted(rows, [at, at + len(batch)]))] - at
+        strange = chosen[label[chosen] < 0]
+        if len(strange):
+            word = words[name.indices[int(strange[0])].as_py()]
+            raise StoreError(
+                f"the data has no class {word!r}, of which the store has selected images; use the data that the store "
+                "was made from, or select again without them"
+            )
+        labels.append(label)
+        levels.append(batch["level"].fill_null(-1).to_numpy().astype(np.int16))
         at += len(batch)
     return np.concatenate(labels), np.concatenate(levels)
-
-
-def _check_class(label: int, name: str, class_names: Sequence[str]) -> None:
-    if not 0 <= label < len(class_names) or class_names[label] != name:
-        known = class_names[label] if 0 <= label < len(class_names) else "no such class"
-        raise StoreError(
-            f"the store's class {label} is {name!r}, the data's is {known!r}; "
-            "use the data set that the store was made from"
-        )

@@ -142,6 +142,12 @@ def test_csv_passes_columns_through(tmp_path):
     assert open_image(table.paths[0]).size == (6, 4)
 
 
+def test_csv_labels_that_share_a_name_are_told_apart(tmp_path):
+    save(tmp_path / "1.png")
+    (tmp_path / "data.csv").write_text("path,label,class_name\n1.png,0,crane\n1.png,1,crane\n1.png,2,gull\n")
+    assert load_data(config("csv", tmp_path / "data.csv")).class_names == ("crane (0)", "crane (1)", "gull")
+
+
 def test_csv_with_text_labels_and_a_repeated_path(tmp_path):
     save(tmp_path / "1.png")
     (tmp_path / "data.csv").write_text("path,label,caption\n1.png,wolf,one\n1.png,bear,two\n")

@@ -1,9 +1,11 @@
 """The weekly loop: new images arrive, a class is added, a source is forgotten; only what is missing is asked for."""
 
+import numpy as np
 import pytest
 
 from discl.cli import main
 from discl.cli.plan_summary import Planned
+from discl.dataset import SpectrumDataset
 from discl.store import Store, verify
 from discl.store.forget import forget
 from tests.discl.picture_samples import picture
@@ -42,11 +44,11 @@ def test_three_weeks(project, capsys):
     fake(project)
     assert to_make(project, capsys, store, plan_out) == set()
 
-    # second week: one more fox, and a class of its own
+    # second week: one more fox, and a class of its own, which comes first: the others' numbers shift
     (folder / "data" / "fox" / "2.png").write_bytes(picture(901))
-    (folder / "data" / "newt").mkdir()
-    (folder / "data" / "newt" / "0.png").write_bytes(picture(902))
-    second = ("fox/2.png", "newt/0.png")
+    (folder / "data" / "ant").mkdir()
+    (folder / "data" / "ant" / "0.png").write_bytes(picture(902))
+    second = ("fox/2.png", "ant/0.png")
     before = set(Store(store).keys())
     assert to_make(project, capsys, store, plan_out) == every(*second)
     fake(project)
@@ -64,9 +66,18 @@ def test_three_weeks(project, capsys):
     assert verify(store) == []
     assert to_make(project, capsys, store, plan_out) == set()
 
+    # what was made in any week is trained on as what it is
+    dataset = SpectrumDataset(Store(store), loaded(project).data, list(Store(store).keys()))
+    assert dataset.class_names == ("ant", "common", "fox")
+    class_of = {row["key"]: row["class_name"] for row in Store(store).table.to_pylist()}
+    made = np.flatnonzero(dataset.is_synth)
+    assert len(made) and [dataset.class_names[dataset.labels[row]] for row in made] == [
+        class_of[dataset.ids[row]] for row in made
+    ]
+
     # every run kept the list that it had, but for what was forgotten
     assert hard_lists(store) == [
-        ["fox/1.png"], ["fox/1.png", *second], ["fox/1.png", "fox/2.png", "fox/3.png", "newt/0.png"]
+        ["fox/1.png"], ["ant/0.png", "fox/1.png", "fox/2.png"], ["ant/0.png", "fox/1.png", "fox/2.png", "fox/3.png"]
     ]  # fmt: skip
 
 

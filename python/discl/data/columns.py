@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,6 +157,7 @@ def refuse_repeated(columns: Columns, values, what: str) -> None:
 
 def distinct(names: list[str], further: list[str]) -> tuple[str, ...]:
     """Names that several classes share get their `further` name in brackets, so that texts tell them apart."""
-    shared = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
-    out = [f"{name} ({more})" if name in shared else name for name, more in zip(names, further, strict=True)]
-    return tuple(name if out.count(name) == 1 else f"{name} #{label}" for label, name in enumerate(out))
+    occurs = Counter(names)
+    out = [f"{name} ({more})" if occurs[name] > 1 else name for name, more in zip(names, further, strict=True)]
+    occurs = Counter(out)
+    return tuple(name if occurs[name] == 1 else f"{name} #{label}" for label, name in enumerate(out))

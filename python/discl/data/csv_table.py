@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from discl.data.columns import Columns, read_columns, refuse_repeated
+from discl.data.columns import Columns, distinct, read_columns, refuse_repeated
 from discl.data.reference import as_own
 from discl.data.table import SPLITS, DataTable
 from discl.errors import DataError
@@ -21,7 +21,8 @@ LABEL_DIGITS = 5  # a class for every number up to the highest: five digits is m
 def load(config) -> DataTable:
     """`config.root` is the file; paths are relative to it; further columns pass through. Raises DataError.
 
-    A path may stand in several rows with different labels or captions, not in equal ones.
+    A path may stand in several rows with different labels or captions, not in equal ones. Labels that share a
+    class name get their number in brackets behind it, so that texts tell them apart.
     """
     file = Path(config.root)
     columns = as_own(read_columns(file))
@@ -58,7 +59,7 @@ def _classes(columns: Columns) -> tuple[np.ndarray, tuple[str, ...]]:
         number_of = {label: number for number, label in enumerate(defaults)}
         numbers = [number_of[label] for label in given]
     names = _names(columns, numbers, columns.values.get("class_name"), defaults)
-    return np.array(numbers, dtype=np.int64), tuple(names)
+    return np.array(numbers, dtype=np.int64), distinct(names, defaults)
 
 
 def _number(columns: Columns, row: int, label: str) -> int:

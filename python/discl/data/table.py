@@ -46,7 +46,7 @@ class DataTable:
     """Columns of equal length N, one entry per image.
 
     ids: unique names; paths: absolute files; labels: int64 [N] in [0, C); splits: names among SPLITS;
-    class_names: C names; columns: the user's further columns; quarantined: (path, reason) of dropped images.
+    class_names: C different names; columns: the user's further columns; quarantined: (path, reason) of dropped images.
     packed: where the images are instead of in files; `paths` are then only for people.
     sources: absolute files to make spectra of, where these are not the training's own (an upscaled variant).
     places: the row of the list that names each image, for messages.

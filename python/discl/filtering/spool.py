@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from discl.ahead import ahead
 from discl.errors import StoreError
 from discl.store import index
+from discl.store.columns import classes
 from discl.store.keys import Keys
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Spool:
         self.class_names: list[str] = []
         self.source_names: list[str] = []
         self.made = self.without_image = 0
-        self._classes: dict[object, int] = {}
+        self._classes: dict[str, int] = {}
         self._sources = Keys()
         self._first_class: list[np.ndarray] = []
         self.retried = Keys()
@@ -157,18 +158,13 @@ class Spool:
         return levels
 
     def _class_of(self, batch: pa.RecordBatch) -> np.ndarray:
-        """A class is its id; where ids lack, its name."""
-        named = batch["class_id"].null_count > 0
-        coded = batch["class_name" if named else "class_id"].fill_null("" if named else 0).dictionary_encode()
-        codes = coded.indices.to_numpy()
-        numbers = np.empty(len(coded.dictionary), np.int32)
-        for at, word in enumerate(coded.dictionary.to_pylist()):
+        coded = classes(batch).dictionary_encode()
+        for word in coded.dictionary.to_pylist():
             if word not in self._classes:
-                first = int(np.argmax(codes == at))
                 self._classes[word] = len(self.class_names)
-                self.class_names.append(batch["class_name"][first].as_py() or str(word))
-            numbers[at] = self._classes[word]
-        return numbers[codes] if len(codes) else np.empty(0, np.int32)
+                self.class_names.append(word)
+        numbers = np.array([self._classes[word] for word in coded.dictionary.to_pylist()], np.int32)
+        return numbers[coded.indices.to_numpy()]
 
     def _source_of(self, column: pa.Array, classes: np.ndarray) -> np.ndarray:
         coded = column.dictionary_encode()

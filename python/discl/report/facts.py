@@ -8,14 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from discl.store.columns import classes
+
 
 @dataclass(frozen=True)
 class Facts:
     """Columns of the N samples of a store, all in the index's order.
 
     `score` is the text score, `margin` its lead over the best other class (float32, NaN where there is none), `kept`
-    says whether the selection holds the sample, `stored` whether its image is in a shard. `class_names` maps the C
-    class ids that occur.
+    says whether the selection holds the sample, `stored` whether its image is in a shard. `class_id` numbers the C
+    classes that occur, in the order of their numbers in the store; `class_names` are their names.
     """
 
     key: pa.ChunkedArray
@@ -65,14 +67,16 @@ def store_facts(store: Any, selection: str = "default") -> Facts:
     if "recipe" in rule:  # samples of other recipes were never candidates
         table = table.filter(pc.equal(table["recipe"], rule["recipe"]))
     table = table.combine_chunks()
-    class_id = _numbers(table["class_id"])
-    ids, first = np.unique(class_id, return_index=True)
-    names = table["class_name"].take(pa.array(first)).to_pylist()
+    coded = classes(table).combine_chunks().dictionary_encode()
+    lowest = np.full(len(coded.dictionary), np.iinfo(np.int64).max)
+    np.minimum.at(lowest, coded.indices.to_numpy(), _numbers(table["class_id"]))
+    order = np.argsort(lowest, kind="stable")
+    names = coded.dictionary.take(pa.array(order)).to_pylist()
     return Facts(
         key=table["key"],
         source=_words(table["source_id"]),
-        class_id=class_id,
-        class_names=dict(zip(ids.tolist(), names, strict=True)),
+        class_id=np.argsort(order)[coded.indices.to_numpy()],
+        class_names=dict(enumerate(names)),
         level=_numbers(table["level"]),
         seed=_numbers(table["seed"]),
         retry=_numbers(table["retry"]),

@@ -8,6 +8,7 @@ import numpy as np
 
 from discl.errors import StoreError
 from discl.store import Store, manifest
+from discl.store.columns import classes
 from discl.store.index import scan
 from discl.store.keys import Keys
 
@@ -22,8 +23,8 @@ def diversity(path: str | os.PathLike, selection: str = "default") -> list[tuple
     """
     store = Store(path)
     chosen = Keys(store.selection(selection))
-    sums: dict[tuple[int, object], np.ndarray] = {}
-    counts: defaultdict[tuple[int, object], int] = defaultdict(int)
+    sums: dict[tuple[int, str], np.ndarray] = {}
+    counts: defaultdict[tuple[int, str], int] = defaultdict(int)
     batches = (batch for shard in store.shards for batch in _shard(store, shard, chosen))
     for level, label, vector in batches:
         sums[level, label] = sums.get((level, label), 0) + vector
@@ -37,17 +38,17 @@ def diversity(path: str | os.PathLike, selection: str = "default") -> list[tuple
     return result
 
 
-def _shard(store: Store, shard: manifest.Shard, chosen: Keys) -> Iterator[tuple[int, object, np.ndarray]]:
+def _shard(store: Store, shard: manifest.Shard, chosen: Keys) -> Iterator[tuple[int, str, np.ndarray]]:
     """(level, class, unit vector) of the shard's chosen images."""
     vectors, start = store.shard_embeddings(shard), 0
     for batch in scan(store.path, [shard], ["key", "level", "class_id", "class_name"], None, ROWS):
         at = np.flatnonzero(chosen.numbers(batch["key"]) >= 0)
         if len(at) and vectors is None:
             raise StoreError(f"{store.name}: shard {shard.number:06d} has no embeddings to tell how its images differ")
-        for row, place in zip(batch.take(at).to_pylist(), at.tolist(), strict=True):
+        some = batch.take(at)
+        for name, level, place in zip(classes(some).to_pylist(), some["level"].to_pylist(), at.tolist(), strict=True):
             assert vectors is not None
             vector = np.asarray(vectors[start + place], np.float64)
             if np.isfinite(vector).all():
-                label = row["class_name"] if row["class_id"] is None else row["class_id"]
-                yield row["level"] or 0, label, vector / np.maximum(np.linalg.norm(vector), 1e-12)
+                yield level or 0, name, vector / np.maximum(np.linalg.norm(vector), 1e-12)
         start += len(batch)

@@ -28,6 +28,7 @@ from discl.quarantine import Quarantine, Record
 from discl.run_record import earlier_runs
 from discl.scoring.judge import Judge
 from discl.store import Store, manifest
+from discl.store.columns import classes
 from discl.store.index import scan
 from discl.store.records import ShardImages
 
@@ -113,7 +114,7 @@ def score_store(
     store and for embeddings of another width than the scorer's; ConfigError for texts that tell no classes apart.
     """
     store = Store(path)
-    names = _competing(store, _classes(store), request.data)
+    names = _competing(store, request.data)
     record = Quarantine(store.path, 1, 1.0).record
     meter = Meter("score", len(store), on_event)
     scoring = None if cluster else StoreScoring(store, request, record)
@@ -139,12 +140,11 @@ class StoreScoring:
 
     def __init__(self, store: Store, request: ScoreRequest, record: Record) -> None:
         self._store, self._request, self._record = store, request, record
-        classes = _classes(store)
-        names = _competing(store, classes, request.data)
+        names = _competing(store, request.data)
         self.judge = judge_for(request, names, record)
         self._reuse = not request.pixels and _made_by(store, self.judge.scorer.digest)
         _check_widths(store, self.judge.scorer.width) if self._reuse else None
-        self._numbers = {each: names.index(name) for each, name in classes.items()}
+        self._numbers = {name: number for number, name in enumerate(names)}
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -174,29 +174,32 @@ def judge_for(request: ScoreRequest, class_names: list[str], record: Record) -> 
     return judge
 
 
-def _classes(store: Store) -> dict[Any, str]:
-    """Class id (its name where ids lack) -> name, in the order of ids. StoreError for an empty store."""
-    found: dict[Any, str] = {}
+def _classes(store: Store) -> list[str]:
+    """Names, in the order of the lowest numbers that they had. StoreError for an empty store."""
+    lowest: dict[str, tuple[bool, int]] = {}
     for batch in store.scan(["class_id", "class_name"]):
-        for pair in pa.Table.from_batches([batch]).group_by(["class_id", "class_name"]).aggregate([]).to_pylist():
-            found.setdefault(_class_key(pair["class_id"], pair["class_name"]), pair["class_name"] or "")
-    if not found:
+        found = (
+            pa.table({"name": classes(batch), "number": batch["class_id"]})
+            .group_by("name")
+            .aggregate([("number", "min")])
+        )
+        for name, number in zip(found["name"].to_pylist(), found["number_min"].to_pylist(), strict=True):
+            place = number is None, number or 0
+            lowest[name] = min(place, lowest.get(name, place))
+    if not lowest:
         raise StoreError(f"{store.name} is empty: there is nothing to score; run `discl generate` first")
-    return dict(sorted(found.items(), key=lambda item: (isinstance(item[0], str), item[0])))
+    return sorted(lowest, key=lambda name: (lowest[name], name))
 
 
-def _competing(store: Store, classes: dict[Any, str], data: "DataTable | None") -> list[str]:
+def _competing(store: Store, data: "DataTable | None") -> list[str]:
     """The classes that compete: the data's where it is given, else those with an image in the store."""
-    strange = set(classes.values()) - set(data.class_names) if data else set()
+    names = _classes(store)
+    strange = set(names) - set(data.class_names) if data else set()
     if strange:
         raise StoreError(
             f"the data has no class {min(strange)!r}, which the store has; give the config it was made with"
         )
-    return list(data.class_names) if data else list(classes.values())
-
-
-def _class_key(number: int | None, name: str | None) -> int | str:
-    return number if number is not None else name or ""
+    return list(data.class_names) if data else names
 
 
 def open_folder(root: Path, name: str, definition: dict[str, Any]) -> Path:
@@ -234,7 +237,7 @@ def _check_widths(store: Store, width: int) -> None:
 
 
 def _shard(
-    store: Store, shard: manifest.Shard, judge: Judge, numbers: dict[Any, int], reuse: bool,
+    store: Store, shard: manifest.Shard, judge: Judge, numbers: dict[str, int], reuse: bool,
     record: Record, meter: Meter,
 ) -> Iterator[pa.Table]:  # fmt: skip
     """Scores of a shard's rows in order."""
@@ -256,8 +259,8 @@ def _shard(
             except (DataError, OSError, RuntimeError, IndexError) as error:
                 record([(f"{manifest.shard_path(shard.number)}/{row['key']}", str(error))])
         embed(judge, images, embedded)
-        classes = np.array([numbers[_class_key(row["class_id"], row["class_name"])] for row in rows])
-        yield judged(judge, embedded, classes, rows, images, {"key": batch["key"]})
+        labels = np.array([numbers[name] for name in classes(batch).to_pylist()])
+        yield judged(judge, embedded, labels, rows, images, {"key": batch["key"]})
         start += len(rows)
         meter.done += len(rows) - 1
         meter.advance()

@@ -8,11 +8,22 @@ from typing import Any
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json
 
 from discl.errors import StoreError
 
 KEY = re.compile(r"[0-9a-f]{32}")
+
+
+def classes(rows: pa.RecordBatch | pa.Table) -> pa.Array | pa.ChunkedArray:
+    """Strings: what tells the rows' classes apart, from the columns class_name and class_id.
+
+    It is the name: the numbers of classes shift when the data gains one. Where the name lacks, the number.
+    """
+    names = rows["class_name"]
+    return pc.coalesce(names, rows["class_id"].cast(pa.string()), "") if names.null_count else names
+
 
 # The caller's columns, then the four that the store adds.
 ROW_SCHEMA = pa.schema(
