@@ -5,24 +5,18 @@ are copied out, since the next replay overwrites them.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
 from discl.engine.reproducible import StableAttention
 
 # Measured on a CPU (1 core of AMD Zen 5, the benchmark's UNet, float32 and bfloat16): freezing, channels_last and fused
-# QKV projections change the time by less than its spread.
+# QKV projections change the time by less than its spread. On an H200 (UNet of SD 1.5, 32 rows, bfloat16): 91 ms eager,
+# 64 ms compiled after a minute, no less with cuDNN's attention. Autotuning compiles for many minutes and may choose
+# other last bits in every process.
 OPTIONS: dict[str, dict[str, Any]] = {"cuda": {}, "cpu": {}}
-ATTENTION = [
-    SDPBackend.CUDNN_ATTENTION,
-    SDPBackend.FLASH_ATTENTION,
-    SDPBackend.EFFICIENT_ATTENTION,
-    SDPBackend.MATH,
-]  # on CUDA, the first that can
 SHAPES = 4096  # graphs of one function, beyond which torch.compile would fall back to eager; its own limit is 8
 WARM_UP = 3  # calls before a capture: they compile, tune and allocate
 
@@ -50,11 +44,6 @@ def arrange(module: torch.nn.Module, device: torch.device) -> None:
         module.fuse_qkv_projections()
 
 
-def attention(device: torch.device) -> AbstractContextManager:
-    """Inside, torch compiles and captures the attention that is fastest on the device."""
-    return sdpa_kernel(ATTENTION, set_priority=True) if device.type == "cuda" else nullcontext()
-
-
 class ByShape:
     """A function of tensors (nested in tuples, None among them) that is made for every shape it is called with.
 
@@ -69,9 +58,8 @@ class ByShape:
     def __call__(self, *inputs: Any) -> Any:
         shape = _shape(inputs)
         if shape not in self._calls:
-            with attention(self.device):
-                call = self._make(inputs)
-                self._calls[shape] = CudaGraph(call, inputs, self._memory) if self._memory else call
+            call = self._make(inputs)
+            self._calls[shape] = CudaGraph(call, inputs, self._memory) if self._memory else call
         return self._calls[shape](*inputs)
 
     def clear(self) -> None:

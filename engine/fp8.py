@@ -15,6 +15,7 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from discl.engine.denoiser import torch_denoiser
 from discl.engine.noise_schedule import Trajectory
 from discl.engine.pretrained import DiffusionModel
+from discl.engine.reproducible import linear
 from discl.engine.solvers import Solver
 from discl.errors import ModelError
 
@@ -62,7 +63,10 @@ class Fp8Linear(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         values, scale = quantized(x.flatten(0, -2))
-        out = torch._scaled_mm(values, self.weight.T, scale, self.scale, out_dtype=torch.bfloat16)
+        if values.is_cuda:
+            out = torch._scaled_mm(values, self.weight.T, scale, self.scale, out_dtype=torch.bfloat16)
+        else:  # not every torch scales rows there
+            out = (linear(values.float(), self.weight.float(), None) * scale * self.scale).bfloat16()
         out = out.unflatten(0, x.shape[:-1])
         return out if self.bias is None else out + self.bias
 
