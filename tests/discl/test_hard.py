@@ -87,7 +87,7 @@ def test_a_finished_training_tells_how_sure_it_is(tmp_path):
     np.testing.assert_allclose(found["loss"][train], -np.log(found["confidence"][train]))
     for names, message in (
         (data.class_names[:-1], "it knows 10 classes, the data has 9; train it on"),
-        (data.class_names[::-1], "its class 0 is '0', the data's is '9'; train it on"),
+        (data.class_names[::-1], "its class 0 is 'zero', the data's is 'nine'; train it on"),
     ):
         with pytest.raises(ConfigError, match=f"hard.run = .*: {message}"):
             scores(tmp_path / "run", replace(data, class_names=names))
