@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from discl._C import BatchReader
 from discl.data import DataTable, load_data
 from discl.data.images import decode_image
+from discl.data.reference import labels_by_name
 from discl.errors import DataError, StoreError
 from discl.store.columns import classes
 from discl.substitutes import Substitutes
@@ -207,20 +208,16 @@ def _synthetic(store, selection: str | Iterable[str], class_names: Sequence[str]
 
 
 def _labels_and_levels(store, class_names: Sequence[str], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of the whole index, the data's labels by the names of classes: their numbers shift when the data gains a class.
-
-    Raises StoreError where one of `rows` is of a class that the data does not have.
-    """
-    label_of = {name: label for label, name in enumerate(class_names)}
+    """Of the whole index. Raises StoreError where one of `rows` is of a class that the data does not have."""
+    label_of = labels_by_name(class_names)
+    unnamed = np.array([name == str(label) for label, name in enumerate(class_names)] + [False])
     labels, levels, rows, at = [np.empty(0, np.int32)], [np.empty(0, np.int16)], np.sort(rows), 0
     for batch in store.scan(["class_id", "class_name", "level"]):
-        name = classes(batch).dictionary_encode()
-        words = name.dictionary.to_pylist()
-        label = np.array([label_of.get(word, -1) for word in words], np.int32)[name.indices.to_numpy()]
+        label = _labels(batch, label_of, unnamed)
         chosen = rows[slice(*np.searchsorted(rows, [at, at + len(batch)]))] - at
         strange = chosen[label[chosen] < 0]
         if len(strange):
-            word = words[name.indices[int(strange[0])].as_py()]
+            word = classes(batch)[strange[0]].as_py()
             raise StoreError(
                 f"the data has no class {word!r}, of which the store has selected images; use the data that the store "
                 "was made from, or select again without them"
@@ -229,3 +226,15 @@ def _labels_and_levels(store, class_names: Sequence[str], rows: np.ndarray) -> t
         levels.append(batch["level"].fill_null(-1).to_numpy().astype(np.int16))
         at += len(batch)
     return np.concatenate(labels), np.concatenate(levels)
+
+
+def _labels(batch, label_of: dict[str, int], unnamed: np.ndarray) -> np.ndarray:
+    """int32: the data's labels by the names of classes, -1 for none: numbers shift when the data gains a class.
+
+    unnamed: bool [C + 1], classes to which the data gives a number alone. Of these that is the name.
+    """
+    name = classes(batch).dictionary_encode()
+    known = np.array([label_of.get(word, -1) for word in name.dictionary.to_pylist()], np.int32)
+    label, number = known[name.indices.to_numpy()], batch["class_id"].fill_null(-1).to_numpy()
+    number = np.clip(number, -1, len(unnamed) - 1)
+    return np.where((label < 0) & unnamed[number], number, label).astype(np.int32)

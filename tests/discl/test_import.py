@@ -6,13 +6,17 @@ import subprocess
 import sys
 import tarfile
 
+import numpy as np
 import pytest
 
 from discl.cli import main
+from discl.data import load_data
+from discl.dataset import SpectrumDataset
 from discl.errors import StoreError
 from discl.store import Store, verify
 from discl.store.export import export
 from discl.store.import_ import import_
+from tests.discl.data_kinds import config, save
 from tests.discl.picture_samples import CLASSES, fill_pictures, picture
 from tests.discl.store_samples import key
 
@@ -49,6 +53,37 @@ def test_the_reference_codes_tree(tmp_path):
     found = [(row["class_name"], row["level"], row["seed"], row["source_id"]) for row in store.table.to_pylist()]
     assert found == [("Panthera onca", 10, 3, "a.jpg"), ("Zebra", 50, 4, "n01_1.JPEG")]
     assert images(store) == sorted([picture(1), picture(2)])
+
+
+def labels_on(table, source, kind, store):
+    """What a training on `table` takes the images imported from `source` for."""
+    made = SpectrumDataset(import_(source, store, kind, 10**6), table)
+    return {made.ids[row]: int(made.labels[row]) for row in np.flatnonzero(made.is_synth)}
+
+
+def csv_table(folder, header, *rows):
+    for row in rows:
+        save(folder / row.split(",")[0])
+    (folder / "data.csv").write_text("\n".join([header, *rows]))
+    return load_data(config("csv", folder / "data.csv"))
+
+
+def test_what_the_reference_code_made_is_trained_on_by_its_classes(tmp_path):
+    """Its folders spell blanks and strokes in their own way; its training table gives classes numbers alone."""
+    names = ("black_bear", "zebra", "ant/bee", "aorb fish")
+    table = csv_table(tmp_path, "path,label,class_name", *(f"{n}.png,{n},{name}" for n, name in enumerate(names)))
+    for number, folder in enumerate(("black_bear", "zebra", "antorbee", "aorb_fish")):
+        put(tmp_path / f"out/{folder}/Strength90_guidance100_seed3/{number}.jpg", picture(number))
+    store = import_(tmp_path / "out", tmp_path / "s", "reference", 10**6)
+    source = {row["key"]: int(row["source_id"][0]) for row in store.table.to_pylist()}
+    assert labels_on(table, tmp_path / "out", "reference", tmp_path / "s") == source
+
+    numbered = csv_table(tmp_path, "path,label", *(f"{n}.png,{n}" for n in range(4)))
+    with pytest.raises(StoreError, match="the data has no class 'antorbee'"):
+        labels_on(numbered, tmp_path / "out", "reference", tmp_path / "s")
+    made = "out/zebra/Strength90_guidance100_seed3/1.jpg"
+    (tmp_path / "aug.txt").write_text(f"real.jpg 1 100 3\n{made} 1 10 3\n")
+    assert list(labels_on(numbered, tmp_path / "aug.txt", "reference-list", tmp_path / "s2").values()) == [1]
 
 
 def test_the_reference_codes_lists(tmp_path):

@@ -3,6 +3,8 @@
 Three kinds, told by their header: the generation inputs of ImageNet-LT and of iWildCam, and the training table.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 from discl.data.columns import Columns
@@ -12,6 +14,15 @@ IMAGENET = {"filepath": "path", "classname": "class_name"}
 WILDCAM = {"filepath": "path", "label id": "label", "label name": "class_name"}
 TRAINING = {"filepath": "path", "title": "caption"}
 REAL = "100"  # guidance of a real image
+
+
+def labels_by_name(class_names: Sequence[str]) -> dict[str, int]:
+    """Class name -> label. A name that `discl store import` read off a folder of the paper's code is known too: there
+    blanks are underscores and / is "or", which is read as blanks; one that fits several classes is not."""
+    spelt = [name.replace("_", " ").replace("/", "or") for name in class_names]
+    occurs = Counter(spelt)
+    read = {name: label for label, name in enumerate(spelt) if occurs[name] == 1}
+    return read | {name: label for label, name in enumerate(class_names)}
 
 
 def as_own(columns: Columns) -> Columns:

@@ -32,21 +32,18 @@ def from_imagefolder(root: Path) -> Iterator[Found]:
     """root/<class>/* or root/{train,val,test}/<class>/*; of the latter the training images."""
     table = scan(root)
     for at in table.rows("train"):
-        label = int(table.labels[at])
-        row = {"class_id": label, "class_name": table.class_names[label]}
+        row = {"class_name": table.class_names[table.labels[at]]}  # no number: the data's own is not known here
         yield Found(table.ids[at], Path(table.paths[at]).read_bytes(), row)
 
 
 def from_reference(root: Path) -> Iterator[Found]:
     """<Class_with_underscores>/Strength<S>_guidance<G>_seed<k>/<image>: level is 100 - S (paper.md 9)."""
-    classes = sorted(folder for folder in root.iterdir() if folder.is_dir())
-    for number, folder in enumerate(classes):
+    for folder in sorted(folder for folder in root.iterdir() if folder.is_dir()):
         for leaf in sorted(folder.iterdir()):
             named = LEAF.fullmatch(leaf.name)
             if not named or int(named[1]) > 100:
                 continue
-            row = {"class_id": number, "class_name": folder.name.replace("_", " ")}
-            row |= {"level": 100 - int(named[1]), "seed": int(named[3])}
+            row = {"class_name": folder.name.replace("_", " "), "level": 100 - int(named[1]), "seed": int(named[3])}
             for file in sorted(leaf.iterdir()):
                 if file.suffix.lower() in EXTENSIONS:
                     yield Found(file.name, file.read_bytes(), row)
