@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import PIL
 import torch
 
-BITS = 22  # Pillow keeps a tap's weight as an integer in units of 2**-22
+from discl.kernels.clip_tiles import BITS, Tiles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,11 @@ class ClipPlan:
     @property
     def width(self) -> int:
         return len(self.columns.start)
+
+    @functools.cached_property
+    def tiles(self) -> Tiles | None:
+        """The same resize for tensor cores; None where it does not fit them or does not begin with the columns."""
+        return Tiles.build(self.rows, self.columns) if self.passes == ("columns", "rows") else None
 
     @classmethod
     def build(

@@ -58,7 +58,8 @@ def clip_input(images: torch.Tensor, plan: ClipPlan, dtype: torch.dtype) -> torc
             pixels = plan.rows.matrix @ pixels + plan.rows.fill[:, None]
         pixels = pixels.add(0.5).floor().clamp(0, 255)
     mean, std = plan.mean.view(3, 1, 1), plan.std.view(3, 1, 1)
-    return ((pixels.float() / 255 - mean) / std).to(dtype)
+    # A tensor on the device: torch divides there by a plain number as by its reciprocal, which rounds twice.
+    return ((pixels.float() / mean.new_tensor(255.0) - mean) / std).to(dtype)
 
 
 def cosine_scores(

@@ -70,6 +70,35 @@ def test_equals_its_reference(shape, dtype, atol, rtol, device):
     torch.testing.assert_close(clip_input(images, plan, dtype), expected, atol=atol, rtol=rtol)
 
 
+# Height, width, and how the kernel takes them: span, chunk and rows of its tiles, None where they are too many.
+WAYS = [
+    ((32, 32), (32, 32, 32)),
+    ((129, 100), (128, 32, 8)),
+    ((300, 200), (256, 64, 8)),
+    ((300, 41), None),
+    ((40, 300), (256, 32, 32)),
+    ((40, 700), None),
+    ((16, 16), (32, 32, 32)),
+]
+
+
+@pytest.mark.parametrize("size, way", WAYS)
+def test_equals_its_reference_whichever_way_it_goes(size, way, device):
+    plan = ClipPlan.build(*size, settings(resize_mode="squash"), device)
+    tiles = plan.tiles
+    assert way == (tiles and (tiles.span, tiles.chunk, tiles.rows))
+    images = noise(2, *size).to(device)
+    images[1] = 255 * (images[1] > 127)  # the filter shoots over
+    torch.testing.assert_close(
+        clip_input(images, plan), reference.clip_input(images, plan, torch.float32), atol=0, rtol=0
+    )
+
+
+def test_images_of_the_generators_size_go_the_fast_way():
+    tiles = ClipPlan.build(512, 512, settings(size=224)).tiles
+    assert (tiles.align, tiles.span, tiles.chunk, tiles.rows, tiles.whole) == (8, 64, 32, 16, True)
+
+
 def test_equals_its_reference_where_it_pads(device):
     plan = ClipPlan.build(19, 50, settings(resize_mode="longest", fill_color=200), device)
     images = noise(2, 19, 50).to(device)

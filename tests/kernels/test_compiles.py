@@ -2,7 +2,7 @@
 
 import pytest
 
-from discl.kernels.clip_input import _normalise, _resize
+from discl.kernels.clip_input import _fused, _normalise, _resize
 from discl.kernels.cosine_scores import _cosine_scores
 from discl.kernels.dispatch import OPTIONS
 from discl.kernels.guided_step import _guided_step
@@ -12,6 +12,9 @@ from discl.kernels.to_uint8 import _to_uint8
 HOPPER = ("cuda", 90, 32)
 F32, I32, U8 = "*fp32", "*i32", "*u8"
 STEP = {"x": F32, "guidance": F32, "coef": F32, "next_x": F32, "x0": F32, "row_size": "i32"}
+TABLES = dict.fromkeys(("column_weight", "row_weight"), "*i8")
+TABLES |= dict.fromkeys(("column_first", "column_bias", "row_first", "row_bias"), I32)
+SIZES = ("groups", "height", "words", "origin", "chunks", "result_height", "result_width")
 TAPS = {"start": I32, "weight": I32, "fill": I32}
 CASES = {
     "plain step": (_guided_step, STEP | {"cond": "*fp16"}, {"uncond": None, "history": None, "noise": None}),
@@ -23,6 +26,13 @@ CASES = {
         {},
     ),
     "to_uint8": (_to_uint8, {"decoded": "*fp16", "pixels": U8, "total": "i32", "area": "i32"}, {}),
+    "clip_input": (
+        _fused,
+        TABLES
+        | {"images": U8, "mean": F32, "inverse_std": "*fp64", "tower_input": "*fp16"}
+        | dict.fromkeys(SIZES, "i32"),
+        {"ALIGN": 8, "WHOLE": True, "BITS": 22, "TILES": 4, "SPAN": 64, "CHUNK": 32, "ROWS": 16},
+    ),
     "resize": (
         _resize,
         TAPS | {"pixels": U8, "resized": U8} | dict.fromkeys(("total", "length", "size", "inner"), "i32"),
