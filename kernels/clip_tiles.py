@@ -30,9 +30,10 @@ class Tiles:
     align * column_first. A chunk of `chunk` image rows gives a share to the result's rows [row_first[i],
     row_first[i + 1]) that end in it, and one to those that end in the next.
 
-    column_first: int32 [T]. column_weight: int8 [T, 3, 16, span], place 5 * channel + column. column_bias: int32 [T, 16].
-    row_first: int32 [chunks + 1]. row_weight: int8 [chunks, 3, 2 * rows, chunk], place 2 * row, or 2 * row + 1 for
-    the share to the next chunk. row_bias: int32 [chunks, rows]. origin: the first image row of the first chunk.
+    column_first: int32 [T]. column_weight: int8 [T, 3, 16, span], place 5 * channel + column. column_bias: int32
+    [T, 16]. row_first: int32 [chunks + 1]. row_weight: int8 [chunks, 3, 2 * rows, chunk], place 2 * row, or
+    2 * row + 1 for the share to the next chunk. row_bias: int32 [chunks, rows]. origin: the first image row of the
+    first chunk.
     """
 
     count: int  # of column tiles, without those that fill the tables

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     import triton.language as tl
 
 BINS = 64  # of the histograms, evenly over cosines from -1 to 1
-ROWS, TEXTS, WIDTH = 64, 64, 64  # of a tile
+ONE_TILE = 64  # so many texts at most, and one tile holds them all
+# Of a tile and of the program that takes it, for as many texts as one tile holds, and for more.
+FEW = {"ROWS": 128, "WIDTH": 64, "num_warps": 4, "num_stages": 3}
+MANY = {"ROWS": 128, "WIDTH": 64, "num_warps": 8, "num_stages": 3}
+TEXTS = 128
+COPIES, WORDS = 64, 1 << 16  # of the tally: copies at most, and cells in all of them
 HALVES = {False: (torch.float16,), True: (torch.float16, torch.bfloat16)}  # on CUDA?
 
 
@@ -34,62 +39,78 @@ class RowScores(NamedTuple):
 
 
 @Kernel
-def _score_rows(embeddings, texts, class_ids, levels, references, text_score, image_score, margin, rank, keep,
-                kept_of_tile, counts, histogram, threshold, count, classes, width, level_count,
-                BINS: tl.constexpr, HALF: tl.constexpr, ROWS: tl.constexpr, TEXTS: tl.constexpr,
+def _score_rows(embeddings, texts, text_scale, class_ids, levels, references, text_score, image_score, margin, rank,
+                keep, kept_of_tile, tally, threshold, count, classes, width, level_count, copies, BINS: tl.constexpr,
+                HALF: tl.constexpr, ONE: tl.constexpr, ROWS: tl.constexpr, TEXTS: tl.constexpr,
                 WIDTH: tl.constexpr):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    """ONE: one tile holds all texts, so one loop over the width reads every embedding once."""
+    r = tl.arange(0, ROWS)
+    row = tl.program_id(0).to(tl.int64) * ROWS + r
     inside = row < count
-    own = tl.load(class_ids + row, inside, 0)
+    own = tl.load(class_ids + row, inside, 0).to(tl.int32)
     column = tl.arange(0, WIDTH)
-
-    # Norms and the cosines with the own text and the source: row by row, so an own cosine has no rounding of a tile.
+    images = embeddings + tl.program_id(0).to(tl.int64) * ROWS * width + r[:, None] * width
+    other = tl.arange(0, TEXTS)
+    dots = tl.full((ROWS, TEXTS), 0, tl.float32)
     square = tl.full((ROWS,), 0, tl.float32)
-    own_square = tl.full((ROWS,), 0, tl.float32)
     own_dot = tl.full((ROWS,), 0, tl.float32)
     source_square = tl.full((ROWS,), 0, tl.float32)
     source_dot = tl.full((ROWS,), 0, tl.float32)
     for start in range(0, width, WIDTH):
         at = start + column
         there = inside[:, None] & (at < width)[None, :]
-        image = tl.load(embeddings + row[:, None] * width + at[None, :], there, 0.0).to(tl.float32)
-        text = tl.load(texts + own[:, None] * width + at[None, :], there, 0.0).to(tl.float32)
+        image = tl.load(images + at[None, :], there, 0.0)
+        exact = image.to(tl.float32)
         # Not tl.sum: it cannot be interpreted in a process that imported Triton to compile.
-        square += tl.reduce(image * image, 1, tl.standard._sum_combine)
-        own_square += tl.reduce(text * text, 1, tl.standard._sum_combine)
-        own_dot += tl.reduce(image * text, 1, tl.standard._sum_combine)
+        square += tl.reduce(exact * exact, 1, tl.standard._sum_combine)
         if references is not None:
             source = tl.load(references + row[:, None] * width + at[None, :], there, 0.0).to(tl.float32)
             source_square += tl.reduce(source * source, 1, tl.standard._sum_combine)
-            source_dot += tl.reduce(image * source, 1, tl.standard._sum_combine)
-    norm = tl.maximum(tl.sqrt(square), 1e-12)
-    score = own_dot / (norm * tl.maximum(tl.sqrt(own_square), 1e-12))
+            source_dot += tl.reduce(exact * source, 1, tl.standard._sum_combine)
+        if ONE:
+            named = (other < classes)[:, None] & (at < width)[None, :]
+            text = tl.load(texts + other[:, None] * width + at[None, :], named, 0.0)
+            if not HALF:  # two fp16 or bf16 tiles go to the tensor cores as they are
+                image = exact
+                text = text.to(tl.float32)
+            dots = tl.dot(image, tl.trans(text), dots, input_precision="ieee")
+        else:
+            text = tl.load(texts + own.to(tl.int64)[:, None] * width + at[None, :], there, 0.0).to(tl.float32)
+            own_dot += tl.reduce(exact * text, 1, tl.standard._sum_combine)
+    scale = 1.0 / tl.maximum(tl.sqrt(square), 1e-12)
     if references is not None:
-        tl.store(image_score + row, source_dot / (norm * tl.maximum(tl.sqrt(source_square), 1e-12)), inside)
+        tl.store(image_score + row, source_dot * scale / tl.maximum(tl.sqrt(source_square), 1e-12), inside)
 
     rival = tl.full((ROWS,), -1.0, tl.float32)
     higher = tl.full((ROWS,), 0, tl.int32)
-    for first in range(0, classes, TEXTS):
-        other = first + tl.arange(0, TEXTS)
-        dots = tl.full((ROWS, TEXTS), 0, tl.float32)
-        text_square = tl.full((TEXTS,), 0, tl.float32)
-        for start in range(0, width, WIDTH):
-            at = start + column
-            there = inside[:, None] & (at < width)[None, :]
-            image = tl.load(embeddings + row[:, None] * width + at[None, :], there, 0.0)
-            named = (other < classes)[:, None] & (at < width)[None, :]
-            text = tl.load(texts + other[:, None].to(tl.int64) * width + at[None, :], named, 0.0)
-            square_terms = text.to(tl.float32) * text.to(tl.float32)
-            text_square += tl.reduce(square_terms, 1, tl.standard._sum_combine)
-            if not HALF:  # two fp16 or bf16 tiles go to the tensor cores as they are
-                image = image.to(tl.float32)
-                text = text.to(tl.float32)
-            dots = tl.dot(image, tl.trans(text), dots, input_precision="ieee")
-        cosine = dots / (norm[:, None] * tl.maximum(tl.sqrt(text_square), 1e-12)[None, :])
-        is_other = (other < classes)[None, :] & (other[None, :] != own[:, None])
-        rival = tl.maximum(rival, tl.reduce(tl.where(is_other, cosine, -1.0), 1, tl.standard._elementwise_max))
-        above = (is_other & (cosine > score[:, None])).to(tl.int32)
-        higher += tl.reduce(above, 1, tl.standard._sum_combine)
+    if ONE:
+        factor = tl.load(text_scale + other, other < classes, 0.0)
+        cosine = dots * scale[:, None] * factor[None, :]
+        mine = other[None, :] == own[:, None]
+        score = tl.reduce(tl.where(mine, cosine, 0.0), 1, tl.standard._sum_combine)
+        cosine = tl.where(mine | (other >= classes)[None, :], -1.0, cosine)
+        rival = tl.maximum(rival, tl.reduce(cosine, 1, tl.standard._elementwise_max))
+        higher += tl.reduce((cosine > score[:, None]).to(tl.int32), 1, tl.standard._sum_combine)
+    else:
+        score = own_dot * scale * tl.load(text_scale + own)
+        for first in range(0, classes, TEXTS):
+            other = first + tl.arange(0, TEXTS)
+            lines = texts + other[:, None].to(tl.int64) * width
+            dots = tl.full((ROWS, TEXTS), 0, tl.float32)
+            for start in range(0, width, WIDTH):
+                at = start + column
+                image = tl.load(images + at[None, :], inside[:, None] & (at < width)[None, :], 0.0)
+                text = tl.load(lines + at[None, :], (other < classes)[:, None] & (at < width)[None, :], 0.0)
+                if not HALF:
+                    image = image.to(tl.float32)
+                    text = text.to(tl.float32)
+                dots = tl.dot(image, tl.trans(text), dots, input_precision="ieee")
+            factor = tl.load(text_scale + other, other < classes, 0.0)
+            cosine = dots * scale[:, None] * factor[None, :]
+            mine = other[None, :] == own[:, None]
+            cosine = tl.where(mine | (other >= classes)[None, :], -1.0, cosine)
+            rival = tl.maximum(rival, tl.reduce(cosine, 1, tl.standard._elementwise_max))
+            higher += tl.reduce((cosine > score[:, None]).to(tl.int32), 1, tl.standard._sum_combine)
 
     kept = inside & (score >= threshold)
     tl.store(text_score + row, score, inside)
@@ -97,10 +118,12 @@ def _score_rows(embeddings, texts, class_ids, levels, references, text_score, im
     tl.store(rank + row, higher + 1, inside)
     tl.store(keep + row, kept.to(tl.int8), inside)
     tl.store(kept_of_tile + tl.program_id(0), tl.reduce(kept.to(tl.int32), 0, tl.standard._sum_combine))
-    cell = own * level_count + tl.load(levels + row, inside, 0)
-    tl.atomic_add(counts + cell, kept.to(tl.int32), inside)
-    place = tl.minimum(tl.maximum(tl.floor((score + 1) * (BINS / 2)), 0.0), BINS - 1.0).to(tl.int32)
-    tl.atomic_add(histogram + cell * BINS + place, inside.to(tl.int32), inside & (score == score))
+    # A cell's bins, then its kept rows. Few cells have several copies, so that not all programs add to the same words.
+    cells = tally + (tl.program_id(0) % copies).to(tl.int64) * classes * level_count * (BINS + 1)
+    cells += (own.to(tl.int64) * level_count + tl.load(levels + row, inside, 0)) * (BINS + 1)
+    bin = tl.minimum(tl.maximum(tl.floor((score + 1) * (BINS / 2)), 0.0), BINS - 1.0).to(tl.int32)
+    tl.atomic_add(cells + bin, inside.to(tl.int32), inside & (score == score), sem="relaxed")
+    tl.atomic_add(cells + BINS, kept.to(tl.int32), kept, sem="relaxed")
 
 
 @Kernel
@@ -141,28 +164,35 @@ def score_rows(
     _check(embeddings, texts, class_ids, levels, references, level_count)
     if not uses_triton(embeddings):
         return reference.score_rows(embeddings, texts, class_ids, levels, references, threshold, level_count)
-    count, width = embeddings.shape
-    tiles, device = -(-count // ROWS), embeddings.device
+    (count, width), classes, device = embeddings.shape, len(texts), embeddings.device
+    one = classes <= ONE_TILE
+    tile = FEW | {"TEXTS": max(16, 1 << (classes - 1).bit_length())} if one else MANY | {"TEXTS": TEXTS}
+    tiles = -(-count // tile["ROWS"])
     text_score, image_score, margin = embeddings.new_empty(3, count, dtype=torch.float32)
     rank = torch.empty(count, dtype=torch.int32, device=device)
     keep = torch.empty(count, dtype=torch.int8, device=device)
     kept_of_tile = torch.empty(tiles, dtype=torch.int32, device=device)
-    counts = torch.zeros(len(texts), level_count, dtype=torch.int32, device=device)
-    histogram = torch.zeros(len(texts), level_count, BINS, dtype=torch.int32, device=device)
+    cells = classes * level_count
+    copies = max(1, min(COPIES, WORDS // cells))
+    tally = torch.zeros(copies, cells, BINS + 1, dtype=torch.int32, device=device)
+    text_scale = torch.linalg.vector_norm(texts, dim=1, dtype=torch.float32).clamp_min(1e-12).reciprocal()
     # In the interpreter a product of bfloat16 tiles is one of their bits.
     halves = embeddings.dtype == texts.dtype and texts.dtype in HALVES[texts.is_cuda]
-    inputs = (each.contiguous() for each in (embeddings, texts, class_ids, levels))
+    inputs = (embeddings.contiguous(), texts.contiguous(), text_scale, class_ids.contiguous(), levels.contiguous())
     _score_rows.launch(
         (tiles,), *inputs, None if references is None else references.contiguous(), text_score, image_score, margin,
-        rank, keep, kept_of_tile, counts, histogram, threshold, count, len(texts), width, level_count,
-        device=device, BINS=BINS, HALF=halves, ROWS=ROWS, TEXTS=TEXTS, WIDTH=WIDTH,
+        rank, keep, kept_of_tile, tally, threshold, count, classes, width, level_count, copies,
+        device=device, BINS=BINS, HALF=halves, ONE=one, **tile,
     )  # fmt: skip
+    accepted = torch.empty(count, dtype=torch.int64, device=device)
     before = kept_of_tile.cumsum(0)
-    accepted = torch.empty(int(before[-1]) if tiles else 0, dtype=torch.int64, device=device)
-    _compact.launch((tiles if len(accepted) else 0,), keep, before, accepted, count, device=device, ROWS=ROWS)
+    _compact.launch((tiles,), keep, before, accepted, count, device=device, ROWS=tile["ROWS"])
+    total = tally.sum(0, dtype=torch.int32).view(classes, level_count, BINS + 1)
+    accepted = accepted[: int(before[-1]) if tiles else 0]  # the one wait for the device
     return RowScores(
-        text_score, None if references is None else image_score, margin, rank, keep.bool(), accepted, counts, histogram
-    )
+        text_score, None if references is None else image_score, margin, rank, keep.view(torch.bool), accepted,
+        total[..., BINS].contiguous(), total[..., :BINS].contiguous(),
+    )  # fmt: skip
 
 
 def _check(embeddings, texts, class_ids, levels, references, level_count: int) -> None:

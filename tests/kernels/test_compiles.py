@@ -16,6 +16,12 @@ TABLES = dict.fromkeys(("column_weight", "row_weight"), "*i8")
 TABLES |= dict.fromkeys(("column_first", "column_bias", "row_first", "row_bias"), I32)
 SIZES = ("groups", "height", "words", "origin", "chunks", "result_height", "result_width")
 TAPS = {"start": I32, "weight": I32, "fill": I32}
+SCORE_ROWS = dict.fromkeys(("embeddings", "texts", "references"), "*fp16")
+SCORE_ROWS |= dict.fromkeys(("text_scale", "text_score", "image_score", "margin"), F32)
+SCORE_ROWS |= dict.fromkeys(("rank", "kept_of_tile", "tally"), I32)
+SCORE_ROWS |= dict.fromkeys(("count", "classes", "width", "level_count", "copies"), "i32")
+SCORE_ROWS |= {"class_ids": "*i64", "levels": "*i64", "keep": "*i8", "threshold": "fp32"}
+TILE = {"BINS": 64, "HALF": True, "ROWS": 128, "WIDTH": 64}
 CASES = {
     "plain step": (_guided_step, STEP | {"cond": "*fp16"}, {"uncond": None, "history": None, "noise": None}),
     "step with memory": (_guided_step, STEP | {"cond": "*fp16", "history": F32}, {"uncond": None, "noise": None}),
@@ -49,19 +55,12 @@ CASES = {
         | {"class_ids": "*i64", "width": "i32"},
         {"CLASSES": 10},
     ),
-    "score_rows": (
-        _score_rows,
-        dict.fromkeys(("embeddings", "texts", "references"), "*fp16")
-        | dict.fromkeys(("text_score", "image_score", "margin"), F32)
-        | dict.fromkeys(("rank", "kept_of_tile", "counts", "histogram"), I32)
-        | dict.fromkeys(("count", "classes", "width", "level_count"), "i32")
-        | {"class_ids": "*i64", "levels": "*i64", "keep": "*i8", "threshold": "fp32"},
-        {"BINS": 64, "HALF": True, "ROWS": 64, "TEXTS": 64, "WIDTH": 64},
-    ),
+    "score_rows of few classes": (_score_rows, SCORE_ROWS, TILE | {"ONE": True, "TEXTS": 16}),
+    "score_rows of many classes": (_score_rows, SCORE_ROWS, TILE | {"ONE": False, "TEXTS": 128}),
     "compact": (
         _compact,
         {"keep": "*i8", "before": "*i64", "accepted": "*i64", "count": "i32"},
-        {"ROWS": 64},
+        {"ROWS": 128},
     ),
 }
 
