@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     import triton.language as tl
 
 BLOCK = 1024  # of the kernels that take one pass at a time
-TILES = 4  # column tiles of a program: one for each of its warps
+TILES, WARPS = 4, 4  # column tiles of a program and the warps that share them
 STAGES = 3  # chunks of image rows on their way to a program
 
 
 @Kernel
-def _fused(images, column_first, column_weight, column_bias, row_first, row_weight, row_bias, mean, inverse_std,
+def _fused(images, column_first, column_weight, column_bias, row_first, row_weight, row_bias, offset, factor,
            tower_input, groups, height, words, origin, chunks, result_height, result_width, ALIGN: tl.constexpr,
            WHOLE: tl.constexpr, BITS: tl.constexpr, TILES: tl.constexpr, SPAN: tl.constexpr, CHUNK: tl.constexpr,
-           ROWS: tl.constexpr):  # fmt: skip
+           ROWS: tl.constexpr, LINEAR: tl.constexpr, SATURATE: tl.constexpr):  # fmt: skip
     """Both passes as products of 8-bit integers, as `Tiles` says. A program walks down its tiles, chunk by chunk."""
     group = tl.program_id(0) % groups
     image = (tl.program_id(0) // groups).to(tl.int64)
@@ -45,34 +45,37 @@ def _fused(images, column_first, column_weight, column_bias, row_first, row_weig
     line = words * ALIGN  # bytes of an image row
     at = tl.load(column_first + tile)[:, None, None] * ALIGN + byte[None, None, :]
     step = tl.arange(0, CHUNK)
-    offset = step[None, :, None] * line + at
+    window = step[None, :, None] * line + at
     pixels = images + (image * height + origin) * line
 
-    # The result's place in memory: a row of it, and of this program's 16 * TILES places that are columns of channels.
-    place = tl.arange(0, 16 * TILES)
-    column = (group * TILES + place // 16) * 5 + place % 16 % 5
-    channel = tl.minimum(place % 16 // 5, 2)
-    real = (place % 16 < 15) & (column < result_width)
-    center = tl.load(mean + channel)[None, :]
-    scale = tl.load(inverse_std + channel)[None, :]
-    r = tl.arange(0, ROWS)
+    # The result's places in memory, in one dimension: a warp stores runs of columns of one row.
+    flat = tl.arange(0, ROWS * TILES * 16)
+    r = flat // (TILES * 16)
+    column = (group * TILES + flat // 16 % TILES) * 5 + flat % 16 % 5
+    channel = tl.minimum(flat % 16 // 5, 2)
+    real = (flat % 16 < 15) & (column < result_width)
+    add = tl.load(offset + channel)
+    times = tl.load(factor + channel)
     result = tower_input + image * 3 * result_height * result_width
-    spread = r[:, None] * result_width + (channel * result_height * result_width + column)[None, :]
+    spread = (channel * result_height + r) * result_width + column
 
     share = tl.arange(0, 2 * ROWS)[:, None] * CHUNK + step[None, :]
     begun = tl.full((TILES, 16, ROWS), 0, tl.int32)
     for chunk in range(chunks):
         if WHOLE:
-            part = tl.load(pixels + offset)
+            part = tl.load(pixels + window)
         else:
             there = (origin + chunk * CHUNK + step < height)[None, :, None] & (at < line)
-            part = tl.load(pixels + offset, there, 0)
+            part = tl.load(pixels + window, there, 0)
         pixels += CHUNK * line
         signed = tl.permute(part.to(tl.int8, bitcast=True) ^ -128, (0, 2, 1))
         sums = tl.dot(high, signed, out_dtype=tl.int32)
         sums = tl.dot(middle, signed, sums * 256, out_dtype=tl.int32)
         sums = tl.dot(low, signed, sums * 256 + bias, out_dtype=tl.int32)
-        resized = tl.minimum(tl.maximum(sums >> BITS, -128), 127).to(tl.int8)
+        if SATURATE:
+            resized = tl.inline_asm_elementwise("{ .reg .b32 high; cvt.pack.sat.s8.s32.b32 high, $4, $3, 0; cvt.pack.sat.s8.s32.b32 $0, $2, $1, high; }", "=r,r,r,r,r", [sums >> BITS], tl.int8, True, 4)
+        else:
+            resized = tl.minimum(tl.maximum(sums >> BITS, -128), 127).to(tl.int8)
 
         shares = row_weight + share
         row_weight += 3 * 2 * ROWS * CHUNK
@@ -83,16 +86,17 @@ def _fused(images, column_first, column_weight, column_bias, row_first, row_weig
         digit = tl.permute(tl.load(shares), (1, 0))[None, :, :]
         sums = tl.dot(resized, tl.broadcast_to(digit, (TILES, CHUNK, 2 * ROWS)), sums * 256, out_dtype=tl.int32)
         ended, begins = tl.split(tl.reshape(sums, (TILES, 16, ROWS, 2)))
-        ended += begun + tl.load(row_bias + chunk * ROWS + r)[None, None, :]
+        ended += begun + tl.load(row_bias + chunk * ROWS + tl.arange(0, ROWS))[None, None, :]
         begun = begins
-        value = tl.minimum(tl.maximum(ended >> BITS, 0), 255).to(tl.float32)
-
-        value = tl.reshape(tl.permute(value, (2, 0, 1)), (ROWS, 16 * TILES))
-        # IEEE's quotients by 255 and by std, in fewer steps than a division has: see the tests.
-        value = value * 0.003921509 + value * 5.983839e-08
-        value = ((value - center).to(tl.float64) * scale).to(tl.float32)
+        value = tl.minimum(tl.maximum((ended >> BITS).to(tl.float32), 0.0), 255.0)
+        value = tl.reshape(tl.permute(value, (2, 0, 1)), (ROWS * TILES * 16,))
+        if LINEAR:
+            value = value * times + add
+        else:  # IEEE's quotients by 255 and by std, in fewer steps than a division has
+            value = value * 0.003921509 + value * 5.983839e-08 - add
+            value = (value.to(tl.float64) * times).to(tl.float32)
         first = tl.load(row_first + chunk)
-        wanted = (r < tl.load(row_first + chunk + 1) - first)[:, None] & real[None, :]
+        wanted = real & (r < tl.load(row_first + chunk + 1) - first)
         tl.store(result + first * result_width + spread, value.to(tower_input.dtype.element_ty), wanted)
 
 
@@ -162,12 +166,15 @@ def clip_input(images: torch.Tensor, plan: ClipPlan, dtype: torch.dtype = torch.
 
 def _launch_fused(images: torch.Tensor, plan: ClipPlan, tiles: Tiles, tower_input: torch.Tensor) -> None:
     groups = -(-tiles.count // TILES)
+    line = plan.lines.get(tower_input.dtype)
+    offset, factor = (plan.mean, plan.std.double().reciprocal()) if line is None else line
     tables = (tiles.column_first, tiles.column_weight, tiles.column_bias)
-    tables += (tiles.row_first, tiles.row_weight, tiles.row_bias, plan.mean, plan.std.double().reciprocal())
+    tables += (tiles.row_first, tiles.row_weight, tiles.row_bias, offset, factor)
     words = images.shape[2] * 3 // tiles.align
     sizes = (groups, images.shape[1], words, tiles.origin, len(tiles.row_weight), plan.height, plan.width)
     constants = {"ALIGN": tiles.align, "WHOLE": tiles.whole, "BITS": BITS, "TILES": TILES, "SPAN": tiles.span}
-    constants |= {"CHUNK": tiles.chunk, "ROWS": tiles.rows, "num_warps": TILES, "num_stages": STAGES}
+    constants |= {"CHUNK": tiles.chunk, "ROWS": tiles.rows, "LINEAR": line is not None}
+    constants |= {"SATURATE": images.is_cuda, "num_warps": WARPS, "num_stages": STAGES}
     _fused.launch((groups * len(images),), images, *tables, tower_input, *sizes, device=images.device, **constants)
 
 

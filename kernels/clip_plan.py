@@ -56,6 +56,25 @@ class ClipPlan:
         """The same resize for tensor cores; None where it does not fit them or does not begin with the columns."""
         return Tiles.build(self.rows, self.columns) if self.passes == ("columns", "rows") else None
 
+    @functools.cached_property
+    def lines(self) -> dict[torch.dtype, torch.Tensor]:
+        """float32 [2, 3], offsets and factors, for each type in which value * factor + offset rounds to the same
+        (value / 255 - mean) / std for all 256 values: found by trial near the exact ones, kept only if all agree."""
+        mean, std = (each.cpu()[:, None] for each in (self.mean, self.std))
+        value = torch.arange(256.0)
+        exact = (value / 255.0 - mean) / std
+        factors = _near((1 / (255 * std.double())).float())[:, :, None]
+        offsets = _near((-mean.double() / std.double()).float())[:, None, :]
+        found = {}
+        for dtype in (torch.float16, torch.bfloat16):
+            same = (value * factors[..., None] + offsets[..., None]).to(dtype) == exact.to(dtype)[:, None, None]
+            good, best = same.all(-1).flatten(1).max(1)
+            if good.all():
+                pairs = torch.broadcast_tensors(offsets, factors)
+                chosen = [each.flatten(1).gather(1, best[:, None])[:, 0] for each in pairs]
+                found[dtype] = torch.stack(chosen).to(self.mean.device)
+        return found
+
     @classmethod
     def build(
         cls, height: int, width: int, preprocess: Mapping[str, Any], device: torch.device | str = "cpu"
@@ -82,6 +101,11 @@ class ClipPlan:
         passes = _passes((height, width), resized)
         channels = (mean.expand(3).contiguous(), std.expand(3).contiguous())
         return cls(rows, columns, passes, resized, interpolation, fill, *channels)
+
+
+def _near(exact: torch.Tensor) -> torch.Tensor:
+    """float32 [3, 1] -> [3, 17], each number and its eight neighbours on both sides."""
+    return (exact.view(torch.int32) + torch.arange(-8, 9, dtype=torch.int32)).view(torch.float32)
 
 
 def _pair(size: Any) -> tuple[int, int]:

@@ -35,9 +35,9 @@ CASES = {
     "clip_input": (
         _fused,
         TABLES
-        | {"images": U8, "mean": F32, "inverse_std": "*fp64", "tower_input": "*fp16"}
+        | {"images": U8, "offset": F32, "factor": F32, "tower_input": "*fp16"}
         | dict.fromkeys(SIZES, "i32"),
-        {"ALIGN": 8, "WHOLE": True, "BITS": 22, "TILES": 4, "SPAN": 64, "CHUNK": 32, "ROWS": 16},
+        {"ALIGN": 8, "WHOLE": True, "BITS": 22, "TILES": 4, "SPAN": 64, "CHUNK": 32, "ROWS": 16, "LINEAR": True, "SATURATE": True},
     ),
     "resize": (
         _resize,
