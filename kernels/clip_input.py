@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 BLOCK = 1024  # of the kernels that take one pass at a time
 TILES, WARPS = 4, 4  # column tiles of a program and the warps that share them
+# Four sums to bytes, saturated, in two instructions instead of eleven; the interpreter knows no assembly.
+PACK = "{.reg .b32 high; cvt.pack.sat.s8.s32.b32 high, $4, $3, 0; cvt.pack.sat.s8.s32.b32 $0, $2, $1, high;}"
 STAGES = 3  # chunks of image rows on their way to a program
 
 
@@ -30,7 +32,7 @@ STAGES = 3  # chunks of image rows on their way to a program
 def _fused(images, column_first, column_weight, column_bias, row_first, row_weight, row_bias, offset, factor,
            tower_input, groups, height, words, origin, chunks, result_height, result_width, ALIGN: tl.constexpr,
            WHOLE: tl.constexpr, BITS: tl.constexpr, TILES: tl.constexpr, SPAN: tl.constexpr, CHUNK: tl.constexpr,
-           ROWS: tl.constexpr, LINEAR: tl.constexpr, SATURATE: tl.constexpr):  # fmt: skip
+           ROWS: tl.constexpr, LINEAR: tl.constexpr, PACK: tl.constexpr):  # fmt: skip
     """Both passes as products of 8-bit integers, as `Tiles` says. A program walks down its tiles, chunk by chunk."""
     group = tl.program_id(0) % groups
     image = (tl.program_id(0) // groups).to(tl.int64)
@@ -72,8 +74,8 @@ def _fused(images, column_first, column_weight, column_bias, row_first, row_weig
         sums = tl.dot(high, signed, out_dtype=tl.int32)
         sums = tl.dot(middle, signed, sums * 256, out_dtype=tl.int32)
         sums = tl.dot(low, signed, sums * 256 + bias, out_dtype=tl.int32)
-        if SATURATE:
-            resized = tl.inline_asm_elementwise("{ .reg .b32 high; cvt.pack.sat.s8.s32.b32 high, $4, $3, 0; cvt.pack.sat.s8.s32.b32 $0, $2, $1, high; }", "=r,r,r,r,r", [sums >> BITS], tl.int8, True, 4)
+        if PACK is not None:
+            resized = tl.inline_asm_elementwise(PACK, "=r,r,r,r,r", [sums >> BITS], tl.int8, True, 4)
         else:
             resized = tl.minimum(tl.maximum(sums >> BITS, -128), 127).to(tl.int8)
 
@@ -174,7 +176,7 @@ def _launch_fused(images: torch.Tensor, plan: ClipPlan, tiles: Tiles, tower_inpu
     sizes = (groups, images.shape[1], words, tiles.origin, len(tiles.row_weight), plan.height, plan.width)
     constants = {"ALIGN": tiles.align, "WHOLE": tiles.whole, "BITS": BITS, "TILES": TILES, "SPAN": tiles.span}
     constants |= {"CHUNK": tiles.chunk, "ROWS": tiles.rows, "LINEAR": line is not None}
-    constants |= {"SATURATE": images.is_cuda, "num_warps": WARPS, "num_stages": STAGES}
+    constants |= {"PACK": PACK if images.is_cuda else None, "num_warps": WARPS, "num_stages": STAGES}
     _fused.launch((groups * len(images),), images, *tables, tower_input, *sizes, device=images.device, **constants)
 
 

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 BINS = 64  # of the histograms, evenly over cosines from -1 to 1
 ONE_TILE = 64  # so many texts at most, and one tile holds them all
 # Of a tile and of the program that takes it, for as many texts as one tile holds, and for more.
-FEW = {"ROWS": 128, "WIDTH": 64, "num_warps": 4, "num_stages": 3}
+FEW = {"ROWS": 64, "WIDTH": 128, "num_warps": 4, "num_stages": 3}
 MANY = {"ROWS": 128, "WIDTH": 64, "num_warps": 8, "num_stages": 3}
-TEXTS = 128
-COPIES, WORDS = 64, 1 << 16  # of the tally: copies at most, and cells in all of them
+TEXTS = 256
+COPIES, CELLS = 32, 1 << 16  # of the tally: copies at most, and cells in all of them
+BLOCK = 2048  # rows that one program compacts
 HALVES = {False: (torch.float16,), True: (torch.float16, torch.bfloat16)}  # on CUDA?
 
 
@@ -39,10 +40,10 @@ class RowScores(NamedTuple):
 
 
 @Kernel
-def _score_rows(embeddings, texts, text_scale, class_ids, levels, references, text_score, image_score, margin, rank,
+def _score_rows(embeddings, texts, text_norm, class_ids, levels, references, text_score, image_score, margin, rank,
                 keep, kept_of_tile, tally, threshold, count, classes, width, level_count, copies, BINS: tl.constexpr,
                 HALF: tl.constexpr, ONE: tl.constexpr, ROWS: tl.constexpr, TEXTS: tl.constexpr,
-                WIDTH: tl.constexpr):  # fmt: skip
+                WIDTH: tl.constexpr, STAGES: tl.constexpr):  # fmt: skip
     """ONE: one tile holds all texts, so one loop over the width reads every embedding once."""
     r = tl.arange(0, ROWS)
     row = tl.program_id(0).to(tl.int64) * ROWS + r
@@ -56,7 +57,7 @@ def _score_rows(embeddings, texts, text_scale, class_ids, levels, references, te
     own_dot = tl.full((ROWS,), 0, tl.float32)
     source_square = tl.full((ROWS,), 0, tl.float32)
     source_dot = tl.full((ROWS,), 0, tl.float32)
-    for start in range(0, width, WIDTH):
+    for start in tl.range(0, width, WIDTH, num_stages=STAGES):
         at = start + column
         there = inside[:, None] & (at < width)[None, :]
         image = tl.load(images + at[None, :], there, 0.0)
@@ -84,7 +85,7 @@ def _score_rows(embeddings, texts, text_scale, class_ids, levels, references, te
     rival = tl.full((ROWS,), -1.0, tl.float32)
     higher = tl.full((ROWS,), 0, tl.int32)
     if ONE:
-        factor = tl.load(text_scale + other, other < classes, 0.0)
+        factor = 1.0 / tl.maximum(tl.load(text_norm + other, other < classes, 1.0), 1e-12)
         cosine = dots * scale[:, None] * factor[None, :]
         mine = other[None, :] == own[:, None]
         score = tl.reduce(tl.where(mine, cosine, 0.0), 1, tl.standard._sum_combine)
@@ -92,7 +93,7 @@ def _score_rows(embeddings, texts, text_scale, class_ids, levels, references, te
         rival = tl.maximum(rival, tl.reduce(cosine, 1, tl.standard._elementwise_max))
         higher += tl.reduce((cosine > score[:, None]).to(tl.int32), 1, tl.standard._sum_combine)
     else:
-        score = own_dot * scale * tl.load(text_scale + own)
+        score = own_dot * scale / tl.maximum(tl.load(text_norm + own), 1e-12)
         for first in range(0, classes, TEXTS):
             other = first + tl.arange(0, TEXTS)
             lines = texts + other[:, None].to(tl.int64) * width
@@ -105,7 +106,7 @@ def _score_rows(embeddings, texts, text_scale, class_ids, levels, references, te
                     image = image.to(tl.float32)
                     text = text.to(tl.float32)
                 dots = tl.dot(image, tl.trans(text), dots, input_precision="ieee")
-            factor = tl.load(text_scale + other, other < classes, 0.0)
+            factor = 1.0 / tl.maximum(tl.load(text_norm + other, other < classes, 1.0), 1e-12)
             cosine = dots * scale[:, None] * factor[None, :]
             mine = other[None, :] == own[:, None]
             cosine = tl.where(mine | (other >= classes)[None, :], -1.0, cosine)
@@ -118,22 +119,22 @@ def _score_rows(embeddings, texts, text_scale, class_ids, levels, references, te
     tl.store(rank + row, higher + 1, inside)
     tl.store(keep + row, kept.to(tl.int8), inside)
     tl.store(kept_of_tile + tl.program_id(0), tl.reduce(kept.to(tl.int32), 0, tl.standard._sum_combine))
-    # A cell's bins, then its kept rows. Few cells have several copies, so that not all programs add to the same words.
-    cells = tally + (tl.program_id(0) % copies).to(tl.int64) * classes * level_count * (BINS + 1)
-    cells += (own.to(tl.int64) * level_count + tl.load(levels + row, inside, 0)) * (BINS + 1)
+    # One addition a row: 1 to its bin, and 2**32 if it is kept. Neighbours add to different copies of the bins.
+    cell = (r % copies).to(tl.int64) * classes * level_count + own * level_count + tl.load(levels + row, inside, 0)
     bin = tl.minimum(tl.maximum(tl.floor((score + 1) * (BINS / 2)), 0.0), BINS - 1.0).to(tl.int32)
-    tl.atomic_add(cells + bin, inside.to(tl.int32), inside & (score == score), sem="relaxed")
-    tl.atomic_add(cells + BINS, kept.to(tl.int32), kept, sem="relaxed")
+    one = tl.where(kept, (1 << 32) + 1, 1).to(tl.int64)
+    tl.atomic_add(tally + cell * BINS + bin, one, inside & (score == score), sem="relaxed")
 
 
 @Kernel
-def _compact(keep, before, accepted, count, ROWS: tl.constexpr):
-    """Kept rows of a tile to their place: `before` is how many the tiles up to this one, it included, kept."""
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+def _compact(keep, before, accepted, count, TILES: tl.constexpr, BLOCK: tl.constexpr):
+    """Kept rows of TILES tiles to their place; `before` is how many the tiles up to one, it included, kept."""
+    block = tl.program_id(0)
+    row = block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     kept = tl.load(keep + row, row < count, 0).to(tl.int32)
-    running = tl.associative_scan(kept, 0, tl.standard._sum_combine)
-    total = tl.reduce(kept, 0, tl.standard._sum_combine)
-    tl.store(accepted + tl.load(before + tl.program_id(0)) - total + running - 1, row, kept > 0)
+    place = tl.associative_scan(kept, 0, tl.standard._sum_combine) - 1
+    place += tl.load(before + block * TILES - 1, block > 0, 0)
+    tl.store(accepted + place, row, kept > 0)
 
 
 def score_rows(
@@ -172,27 +173,25 @@ def score_rows(
     rank = torch.empty(count, dtype=torch.int32, device=device)
     keep = torch.empty(count, dtype=torch.int8, device=device)
     kept_of_tile = torch.empty(tiles, dtype=torch.int32, device=device)
-    cells = classes * level_count
-    copies = max(1, min(COPIES, WORDS // cells))
-    tally = torch.zeros(copies, cells, BINS + 1, dtype=torch.int32, device=device)
-    text_scale = torch.linalg.vector_norm(texts, dim=1, dtype=torch.float32).clamp_min(1e-12).reciprocal()
+    copies = max(1, min(COPIES, CELLS // (classes * level_count)))
+    tally = torch.zeros(copies, classes, level_count, BINS, dtype=torch.int64, device=device)
+    text_norm = torch.linalg.vector_norm(texts, dim=1, dtype=torch.float32)
     # In the interpreter a product of bfloat16 tiles is one of their bits.
     halves = embeddings.dtype == texts.dtype and texts.dtype in HALVES[texts.is_cuda]
-    inputs = (embeddings.contiguous(), texts.contiguous(), text_scale, class_ids.contiguous(), levels.contiguous())
+    inputs = (embeddings.contiguous(), texts.contiguous(), text_norm, class_ids.contiguous(), levels.contiguous())
     _score_rows.launch(
         (tiles,), *inputs, None if references is None else references.contiguous(), text_score, image_score, margin,
         rank, keep, kept_of_tile, tally, threshold, count, classes, width, level_count, copies,
-        device=device, BINS=BINS, HALF=halves, ONE=one, **tile,
+        device=device, BINS=BINS, HALF=halves, ONE=one, STAGES=tile["num_stages"], **tile,
     )  # fmt: skip
-    accepted = torch.empty(count, dtype=torch.int64, device=device)
-    before = kept_of_tile.cumsum(0)
-    _compact.launch((tiles,), keep, before, accepted, count, device=device, ROWS=tile["ROWS"])
-    total = tally.sum(0, dtype=torch.int32).view(classes, level_count, BINS + 1)
+    before, accepted = kept_of_tile.cumsum(0), torch.empty(count, dtype=torch.int64, device=device)
+    block = {"TILES": BLOCK // tile["ROWS"], "BLOCK": BLOCK}
+    _compact.launch((-(-count // BLOCK),), keep, before, accepted, count, device=device, **block)
+    total = tally.sum(0)
+    counts, histogram = (total >> 32).sum(-1, dtype=torch.int32), total.bitwise_and(0xFFFFFFFF).int()
     accepted = accepted[: int(before[-1]) if tiles else 0]  # the one wait for the device
-    return RowScores(
-        text_score, None if references is None else image_score, margin, rank, keep.view(torch.bool), accepted,
-        total[..., BINS].contiguous(), total[..., :BINS].contiguous(),
-    )  # fmt: skip
+    image_scores = None if references is None else image_score
+    return RowScores(text_score, image_scores, margin, rank, keep.view(torch.bool), accepted, counts, histogram)
 
 
 def _check(embeddings, texts, class_ids, levels, references, level_count: int) -> None:

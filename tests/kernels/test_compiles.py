@@ -2,7 +2,7 @@
 
 import pytest
 
-from discl.kernels.clip_input import _fused, _normalise, _resize
+from discl.kernels.clip_input import PACK, _fused, _normalise, _resize
 from discl.kernels.cosine_scores import _cosine_scores
 from discl.kernels.dispatch import OPTIONS
 from discl.kernels.guided_step import _guided_step
@@ -17,11 +17,11 @@ TABLES |= dict.fromkeys(("column_first", "column_bias", "row_first", "row_bias")
 SIZES = ("groups", "height", "words", "origin", "chunks", "result_height", "result_width")
 TAPS = {"start": I32, "weight": I32, "fill": I32}
 SCORE_ROWS = dict.fromkeys(("embeddings", "texts", "references"), "*fp16")
-SCORE_ROWS |= dict.fromkeys(("text_scale", "text_score", "image_score", "margin"), F32)
-SCORE_ROWS |= dict.fromkeys(("rank", "kept_of_tile", "tally"), I32)
+SCORE_ROWS |= dict.fromkeys(("text_norm", "text_score", "image_score", "margin"), F32)
+SCORE_ROWS |= dict.fromkeys(("rank", "kept_of_tile"), I32)
 SCORE_ROWS |= dict.fromkeys(("count", "classes", "width", "level_count", "copies"), "i32")
-SCORE_ROWS |= {"class_ids": "*i64", "levels": "*i64", "keep": "*i8", "threshold": "fp32"}
-TILE = {"BINS": 64, "HALF": True, "ROWS": 128, "WIDTH": 64}
+SCORE_ROWS |= {"class_ids": "*i64", "levels": "*i64", "tally": "*i64", "keep": "*i8", "threshold": "fp32"}
+TILE = {"BINS": 64, "HALF": True, "ROWS": 64, "WIDTH": 128, "STAGES": 3}
 CASES = {
     "plain step": (_guided_step, STEP | {"cond": "*fp16"}, {"uncond": None, "history": None, "noise": None}),
     "step with memory": (_guided_step, STEP | {"cond": "*fp16", "history": F32}, {"uncond": None, "noise": None}),
@@ -34,10 +34,18 @@ CASES = {
     "to_uint8": (_to_uint8, {"decoded": "*fp16", "pixels": U8, "total": "i32", "area": "i32"}, {}),
     "clip_input": (
         _fused,
-        TABLES
-        | {"images": U8, "offset": F32, "factor": F32, "tower_input": "*fp16"}
-        | dict.fromkeys(SIZES, "i32"),
-        {"ALIGN": 8, "WHOLE": True, "BITS": 22, "TILES": 4, "SPAN": 64, "CHUNK": 32, "ROWS": 16, "LINEAR": True, "SATURATE": True},
+        TABLES | {"images": U8, "offset": F32, "factor": F32, "tower_input": "*fp16"} | dict.fromkeys(SIZES, "i32"),
+        {
+            "ALIGN": 8,
+            "WHOLE": True,
+            "BITS": 22,
+            "TILES": 4,
+            "SPAN": 64,
+            "CHUNK": 32,
+            "ROWS": 16,
+            "LINEAR": True,
+            "PACK": PACK,
+        },
     ),
     "resize": (
         _resize,
@@ -56,11 +64,11 @@ CASES = {
         {"CLASSES": 10},
     ),
     "score_rows of few classes": (_score_rows, SCORE_ROWS, TILE | {"ONE": True, "TEXTS": 16}),
-    "score_rows of many classes": (_score_rows, SCORE_ROWS, TILE | {"ONE": False, "TEXTS": 128}),
+    "score_rows of many classes": (_score_rows, SCORE_ROWS, TILE | {"ONE": False, "TEXTS": 256}),
     "compact": (
         _compact,
         {"keep": "*i8", "before": "*i64", "accepted": "*i64", "count": "i32"},
-        {"ROWS": 128},
+        {"TILES": 32, "BLOCK": 2048},
     ),
 }
 
