@@ -94,16 +94,35 @@ class Scorer:
         tower = lambda chunk: self._image_tower(clip_input(chunk, plan, self.dtype))  # noqa: E731
         return self._embed(upload(images, self.device), tower)
 
+    @torch.no_grad()
+    def embed_mixed(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
+        """uint8 RGB [H, W, 3] of any sizes, on any device -> as `embed_images`, in their order.
+
+        Sizes differ only before the tower, whose batches are full whatever they hold.
+        """
+        result = torch.empty(len(images), self.width, device=self.device)
+        for start in range(0, len(images), self.batch):
+            chunk = images[start : start + self.batch]
+            result[start : start + self.batch] = self._embed(self._inputs(chunk), self._image_tower)
+        return result
+
     def embed_pil(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """PIL images of any sizes and modes (converted to RGB) -> float32 [n, D], in their order."""
-        groups: dict[tuple[int, int], list[int]] = {}
-        for index, image in enumerate(images):
-            groups.setdefault(image.size, []).append(index)
-        result = torch.empty(len(images), self.width, device=self.device)
-        for indices in groups.values():
-            pixels = np.stack([np.asarray(images[index].convert("RGB")) for index in indices])
-            result[indices] = self.embed_images(torch.from_numpy(pixels))
-        return result
+        return self.embed_mixed([torch.from_numpy(np.array(image.convert("RGB"))) for image in images])
+
+    def _inputs(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
+        """What the image tower eats: made for all images of one size on one device together, and in their order."""
+        groups: dict[tuple, list[int]] = {}
+        for at, image in enumerate(images):
+            groups.setdefault((image.device, *image.shape[:2]), []).append(at)
+        pieces = []
+        for (_, height, width), places in groups.items():
+            pixels = upload(torch.stack([images[at] for at in places]), self.device)
+            pieces.append(clip_input(pixels, self._plan(height, width), self.dtype))
+        if len(pieces) == 1:
+            return pieces[0]
+        order = torch.tensor([at for places in groups.values() for at in places]).argsort()
+        return torch.cat(pieces)[upload(order, self.device)]
 
     def _embed(self, rows: torch.Tensor, tower: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         result = torch.empty(len(rows), self.width, device=self.device)

@@ -155,7 +155,7 @@ def test_leakage_finds_the_evaluation_image_itself(tmp_path, clip):
 
 def test_foreign_images_stream_resume_and_name_what_is_bad(tmp_path, clip, monkeypatch):
     monkeypatch.setattr("discl.scoring.foreign.BLOCK", 4)
-    monkeypatch.setattr("discl.scoring.foreign.AT_ONCE", 2)
+    monkeypatch.setattr("discl.scoring.embedder.LEAST", 2)
     random = np.random.default_rng(0)
     leaf = tmp_path / "tree" / "red_fox" / "Strength70_guidance10_seed3"
     other = tmp_path / "tree" / "owl" / "Strength100_guidance10_seed3"
@@ -164,7 +164,7 @@ def test_foreign_images_stream_resume_and_name_what_is_bad(tmp_path, clip, monke
         for number in range(4):
             Image.fromarray(random.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(folder / f"{number}.png")
     (leaf / "9.jpg").write_bytes(b"\xff\xd8\xff no image")
-    request = ScoreRequest("x", clip)
+    request = ScoreRequest("x", clip, batch=2)
     folder = score_images(tmp_path / "tree", "reference", tmp_path / "out", request)
     found = scores(folder)
     assert len(found) == 9 and [row["level"] for row in found] == [0] * 4 + [30] * 5

@@ -15,7 +15,8 @@ from discl.errors import DisclError, RunFailed
 from discl.progress import Meter
 from discl.quarantine import Record
 from discl.run_record import versions
-from discl.scoring.score import ScoreRequest, StoreScoring
+from discl.scoring.request import ScoreRequest
+from discl.scoring.score import StoreScoring
 from discl.store import Store
 from discl.store.manifest import Shard
 
@@ -56,7 +57,7 @@ class ScoringActor:
         """Nothing for None: the actor has loaded by then."""
         self._scoring = scoring = self._scoring or self._load(task)
         if shard and not self._refused:
-            scoring.score(shard, Meter("score", 0))
+            scoring.score([shard], Meter("score", 0))
         return Outcome(socket.gethostname(), self._refused, self._bad)
 
     def _load(self, task: ScoringTask) -> StoreScoring:

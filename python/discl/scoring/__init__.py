@@ -2,6 +2,7 @@
 
 from discl.scoring.diversity import diversity
 from discl.scoring.foreign import score_images
-from discl.scoring.score import ScoreRequest, score_store
+from discl.scoring.request import ScoreRequest
+from discl.scoring.score import score_store
 
 __all__ = ["ScoreRequest", "diversity", "score_images", "score_store"]

@@ -1,23 +1,25 @@
 """Images that are in no store in, OUT/scores/<scorer>/ out: one Parquet file per `BLOCK` images."""
 
 import os
-from itertools import islice
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from discl.data.images import decode_image
-from discl.errors import DataError, StoreError
+from discl.errors import StoreError
 from discl.progress import Meter, OnEvent, ignore
-from discl.quarantine import Quarantine, Record
+from discl.quarantine import Quarantine
+from discl.scoring.embedder import Embedder
+from discl.scoring.folder import file_name, open_folder, write
 from discl.scoring.judge import Judge
-from discl.scoring.score import AT_ONCE, BLOCK, ScoreRequest, embed, judge_for, judged, open_folder, write
-from discl.store.foreign import KINDS
+from discl.scoring.pictures import Block, Picture
+from discl.scoring.request import ScoreRequest
+from discl.store.foreign import KINDS, Found
 
-if TYPE_CHECKING:
-    from PIL import Image
+BLOCK = 4096  # images per file
 
 
 def score_images(
@@ -33,53 +35,56 @@ def score_images(
         raise StoreError(f"kind {kind!r} is unknown; use one of {', '.join(KINDS)}")
     if not Path(source).exists():
         raise StoreError(f"{source}: there is nothing to score; check the path")
-    names = sorted(
-        {found.row.get("class_name") or str(found.row.get("class_id", "")) for found in KINDS[kind](Path(source))}
-    )
+    names = sorted({_class_name(found) for found in KINDS[kind](Path(source))})
     if not names:
         raise StoreError(f"{source}: no image for kind {kind!r}")
     record = Quarantine(out, 1, 1.0).record
-    judge = judge_for(request, names, record)
+    judge = request.judge(names, record)
     folder = open_folder(Path(out), request.name, request.definition(judge.scorer.digest, names))
     numbers = {name: at for at, name in enumerate(names)}
     meter = Meter("score", 0, on_event)
-    images = KINDS[kind](Path(source))
-    block = 0
-    while True:
-        file = folder / f"{block:06d}.parquet"
-        pieces = iter(lambda: list(islice(images, AT_ONCE)), [])
-        if file.is_file():
-            skipped = sum(1 for _ in islice(images, BLOCK))
-            meter.done += skipped
-            if skipped < BLOCK:
-                return folder
-        else:
-            parts = [_foreign(piece, judge, numbers, record, meter) for piece in islice(pieces, BLOCK // AT_ONCE)]
-            if parts:
+    embedder = Embedder(judge.scorer, record, on_cpu=judge.classifier is not None)
+    parts: list[pa.Table] = []
+    with closing(embedder.embed(_due(KINDS[kind](Path(source)), folder, embedder.rows, judge.scorer.width))) as blocks:
+        for block in blocks:
+            file, before, found = block.rows
+            parts.append(_scores(block, found, judge, numbers))
+            if sum(map(len, parts)) == BLOCK:
                 write(file, parts)
-            if sum(map(len, parts)) < BLOCK:
-                return folder
-        block += 1
+                parts = []
+            meter.done = before + len(found) - 1
+            meter.total = meter.done + 2  # nobody knows how many there are
+            meter.advance()
+    if parts:
+        write(file, parts)
+    return folder
 
 
-def _foreign(piece: list, judge: Judge, numbers: dict[str, int], record: Record, meter: Meter) -> pa.Table:
-    embedded = np.full((len(piece), judge.scorer.width), np.nan, np.float32)
-    images: list[Image.Image | None] = [None] * len(piece)
-    for at, found in enumerate(piece):
-        try:
-            images[at] = decode_image(found.image, found.name)
-        except DataError as error:
-            record([(found.name, str(error))])
-    embed(judge, images, embedded)
-    names = [found.row.get("class_name") or str(found.row.get("class_id", "")) for found in piece]
+def _class_name(found: Found) -> str:
+    return found.row.get("class_name") or str(found.row.get("class_id", ""))
+
+
+def _due(images: Iterator[Found], folder: Path, rows: int, width: int) -> Iterator[Block]:
+    """Blocks of those whose file is not there yet: (file, images before them, images)."""
+    for number in count():
+        file, before = folder / file_name(number), number * BLOCK
+        of_file = islice(images, BLOCK)
+        if file.is_file():
+            before += sum(1 for _ in of_file)
+        while found := list(islice(of_file, rows)):
+            pictures: list[Picture | None] = [Picture(each.name, each.read) for each in found]
+            yield Block((file, before, found), pictures, np.full((len(found), width), np.nan, np.float32))
+            before += len(found)
+        if before < (number + 1) * BLOCK:
+            return
+
+
+def _scores(block: Block, found: list[Found], judge: Judge, numbers: dict[str, int]) -> pa.Table:
+    names = [_class_name(each) for each in found]
     first = {
-        "path": pa.array([found.name for found in piece], pa.string()),
+        "path": pa.array([each.name for each in found], pa.string()),
         "class_name": pa.array(names, pa.string()),
-        "level": pa.array([found.row.get("level") for found in piece], pa.int32()),
-        "seed": pa.array([found.row.get("seed") for found in piece], pa.int64()),
+        "level": pa.array([each.row.get("level") for each in found], pa.int32()),
+        "seed": pa.array([each.row.get("seed") for each in found], pa.int64()),
     }
-    meter.done += len(piece) - 1
-    meter.total = meter.done + 2  # nobody knows how many there are
-    meter.advance()
-    rows = [{"source_id": found.name} for found in piece]
-    return judged(judge, embedded, np.array([numbers[name] for name in names]), rows, images, first)
+    return judge.scored(first, block, np.array([numbers[name] for name in names]), [each.name for each in found])

@@ -1,7 +1,8 @@
 """Image embeddings and the classes they should show in, a table of scores out."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from discl.engine.scorer import Scorer
     from discl.scoring.classifier import TaskClassifier
+    from discl.scoring.pictures import Block
     from discl.scoring.real import RealImages
 
 NO_EMBEDDING = "its embedding is missing or not finite"
@@ -36,6 +38,16 @@ class Judge:
     def __post_init__(self) -> None:
         self.texts = self.scorer.embed_texts(class_texts(self.prompt, self.class_names, "--prompt"))
         self.negative_texts = self.scorer.embed_texts(list(self.negatives))
+
+    def scored(
+        self, first: Mapping[str, Any], block: "Block", classes: np.ndarray, sources: list[str | None]
+    ) -> pa.Table:
+        """A block's columns of its own, then its scores as in `table`."""
+        import torch
+
+        images = block.images() if self.classifier else []
+        table = self.table(torch.from_numpy(block.embedded), classes, sources, images)
+        return pa.table({**first, **dict(zip(table.column_names, table.columns, strict=True))})
 
     def table(
         self, embeddings: "torch.Tensor", classes: np.ndarray, sources: list[str | None], images: "list[Image | None]"

@@ -1,8 +1,9 @@
 """A data config's real images in, each embedded once; likeness to source and class centroid, and leakage, out."""
 
-import logging
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,16 +12,12 @@ import torch
 from torch.nn.functional import normalize
 
 from discl.data import DataTable
-from discl.data.images import open_image
-from discl.errors import DataError
 from discl.quarantine import Record
+from discl.scoring.embedder import Embedder
+from discl.scoring.pictures import Block, Picture
 
 if TYPE_CHECKING:
     from discl.engine.scorer import Scorer
-
-log = logging.getLogger(__name__)
-
-AT_ONCE = 256  # images decoded together
 
 
 class RealImages:
@@ -75,16 +72,21 @@ class RealImages:
 def _embedded(
     scorer: "Scorer", table: DataTable, rows: list[int], record: Record
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """(rows, float32 [n, D] on the CPU), a few images at a time."""
+    """(rows, float32 [n, D] on the CPU), a few images at a time; without those that cannot be decoded."""
+    embedder = Embedder(scorer, record)
     left = iter(rows)
-    while chunk := list(islice(left, AT_ONCE)):
-        images, opened = [], []
-        for row in chunk:
-            try:
-                images.append(open_image(table.paths[row]))
-                opened.append(row)
-            except DataError as error:
-                log.warning("%s", error)
-                record([(table.paths[row], str(error))])
-        if opened:
-            yield opened, scorer.embed_pil(images).cpu()
+    chunks = iter(lambda: list(islice(left, embedder.rows)), [])
+    with closing(embedder.embed(_block(table, chunk, scorer.width) for chunk in chunks)) as blocks:
+        for block in blocks:
+            there = np.isfinite(block.embedded).all(1)
+            if there.any():
+                yield (
+                    [row for row, sound in zip(block.rows, there, strict=True) if sound],
+                    torch.from_numpy(block.embedded[there]),
+                )
+
+
+def _block(table: DataTable, rows: list[int], width: int) -> Block:
+    paths = [table.paths[row] for row in rows]
+    pictures: list[Picture | None] = [Picture(path, Path(path).read_bytes) for path in paths]
+    return Block(rows, pictures, np.full((len(rows), width), np.nan, np.float32))

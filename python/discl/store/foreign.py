@@ -21,11 +21,17 @@ MEMBER_BYTES = 256 << 20
 
 @dataclass
 class Found:
-    """name: where the image was, a path; row: the index columns that are known."""
+    """name: where the image was, a path; row: the index columns that are known. image: its bytes, or file: which has
+    them."""
 
     name: str
     image: bytes = b""
     row: dict[str, Any] = field(default_factory=dict)
+    file: Path | None = None
+
+    def read(self) -> bytes:
+        """The image's bytes, in any thread."""
+        return self.file.read_bytes() if self.file else self.image
 
 
 def from_imagefolder(root: Path) -> Iterator[Found]:
@@ -33,7 +39,7 @@ def from_imagefolder(root: Path) -> Iterator[Found]:
     table = scan(root)
     for at in table.rows("train"):
         row = {"class_name": table.class_names[table.labels[at]]}  # no number: the data's own is not known here
-        yield Found(table.ids[at], Path(table.paths[at]).read_bytes(), row)
+        yield Found(table.ids[at], row=row, file=Path(table.paths[at]))
 
 
 def from_reference(root: Path) -> Iterator[Found]:
@@ -46,7 +52,7 @@ def from_reference(root: Path) -> Iterator[Found]:
             row = {"class_name": folder.name.replace("_", " "), "level": 100 - int(named[1]), "seed": int(named[3])}
             for file in sorted(leaf.iterdir()):
                 if file.suffix.lower() in EXTENSIONS:
-                    yield Found(file.name, file.read_bytes(), row)
+                    yield Found(file.name, row=row, file=file)
 
 
 def from_reference_list(file: Path) -> Iterator[Found]:

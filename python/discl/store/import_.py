@@ -52,17 +52,18 @@ def _selected(store: Store) -> Iterable[str]:
 
 
 def _add(writer: StoreWriter, found: Found, quarantine: Quarantine) -> Iterator[str]:
-    extension = next((name for magic, name in MAGIC if found.image.startswith(magic)), None)
+    image = found.read()
+    extension = next((name for magic, name in MAGIC if image.startswith(magic)), None)
     try:
-        width, height, _ = _C.image_header(found.image)
+        width, height, _ = _C.image_header(image)
     except (ValueError, RuntimeError):
         width = height = 0
     if extension is None or not width or not height:
         quarantine.record([(found.name, "no JPEG, PNG or WebP that can be read")])
         return
-    key = blake2b(repr((found.name, sorted(found.row.items()))).encode() + found.image, digest_size=16).hexdigest()
+    key = blake2b(repr((found.name, sorted(found.row.items()))).encode() + image, digest_size=16).hexdigest()
     if key not in writer.keys:
         row = {"source_id": found.name, "source_ids": [found.name], **found.row}
         made = {"key": key, "recipe": "imported", "status": "ok", "width": width, "height": height}
-        writer.append(row | made, found.image, extension, None)
+        writer.append(row | made, image, extension, None)
     yield key

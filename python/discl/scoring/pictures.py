@@ -1,0 +1,110 @@
+"""Encoded images in, decoded ones out, block by block in order: threads read and decode some blocks ahead."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from discl.data.images import decode_image
+from discl.errors import DataError
+
+AHEAD = 2  # blocks that the threads work on while an earlier one is waited for
+
+
+@dataclass
+class Picture:
+    """One image on its way.
+
+    path: as quarantine.jsonl names it. read: gives its encoded bytes, in any thread. name: in error texts, by default
+    the path. Then one of: pixels, uint8 RGB [H, W, 3]; encoded, left to another decoder; reason, why there is neither.
+    """
+
+    path: str
+    read: Callable[[], bytes]
+    name: str = ""
+    pixels: torch.Tensor | None = None
+    encoded: bytes = b""
+    reason: str = ""
+
+    def load(self, leave: Callable[[bytes], bool]) -> None:
+        """Read, and decode with PIL unless `leave` says that another decoder takes these bytes."""
+        name = self.name or self.path
+        try:
+            self.encoded = self.read()
+            if not leave(self.encoded):
+                self.decode()
+        except OSError as error:
+            self.reason = f"{name}: cannot be read: {error.strerror or error}"
+        except (DataError, RuntimeError, IndexError) as error:
+            self.reason = str(error)
+
+    def decode(self) -> None:
+        """The encoded bytes to pixels, with PIL; a reason where that fails."""
+        data, self.encoded = self.encoded, b""
+        try:
+            self.pixels = torch.from_numpy(np.array(decode_image(data, self.name or self.path)))
+        except DataError as error:
+            self.reason = str(error)
+
+
+@dataclass
+class Block:
+    """Images that are decoded and embedded together.
+
+    rows: what the caller knows of them. pictures: None where there is nothing to decode. embedded: float32 [n, D], NaN
+    where there is no embedding yet. owner: of the pixels' memory, where they do not own it.
+    """
+
+    rows: Any
+    pictures: list[Picture | None]
+    embedded: np.ndarray
+    owner: Any = None
+
+    @property
+    def undecoded(self) -> list[Picture]:
+        return [picture for picture in self.pictures if picture and picture.encoded]
+
+    def images(self) -> list[Image.Image | None]:
+        """As PIL images, of those whose pixels are on the CPU."""
+        return [
+            None if picture is None or picture.pixels is None else Image.fromarray(picture.pixels.numpy())
+            for picture in self.pictures
+        ]
+
+
+def nothing(data: bytes) -> bool:
+    """Leaves no image to another decoder."""
+    return False
+
+
+def loaded(blocks: Iterable[Block], pool: Executor, leave: Callable[[bytes], bool] = nothing) -> Iterator[Block]:
+    """The same blocks once their pictures are loaded; `AHEAD` further ones are under way.
+
+    What `blocks` raises comes after the blocks before it.
+    """
+    waiting: deque[tuple[Block, list[Future]]] = deque()
+    source = iter(blocks)
+    while True:
+        try:
+            block = next(source)
+        except Exception as raised:  # StopIteration, too
+            error = raised
+            break
+        waiting.append((block, [pool.submit(picture.load, leave) for picture in block.pictures if picture]))
+        if len(waiting) > AHEAD:
+            yield _done(*waiting.popleft())
+    while waiting:
+        yield _done(*waiting.popleft())
+    if not isinstance(error, StopIteration):
+        raise error
+
+
+def _done(block: Block, futures: list[Future]) -> Block:
+    for future in futures:
+        future.result()
+    return block
