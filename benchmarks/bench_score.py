@@ -2,8 +2,8 @@
 
 Peer: the paper's code (paper.md 2.1), which for every synthetic image opens it and its real image with PIL, runs
 Hugging Face's processor and CLIP on both and on the text, one at a time. Both have the weights and shapes of ViT-B/32,
-drawn at random. `tower`: open_clip's image tower on ready tensors at the best of several batches. The filter's rows are
-seconds asked over seconds taken, and gigabytes asked over the peak of the process.
+drawn at random. `tower`: open_clip's image tower on ready tensors at the best of several batches. JPEGs: see
+`score_jpeg`. The filter's rows are seconds asked over seconds taken, and gigabytes asked over the peak of the process.
 """
 
 import itertools
@@ -22,6 +22,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConf
 
 from benchmarks.bench_kernels import PREPROCESS
 from benchmarks.score_device import score_kernels, score_on_device
+from benchmarks.score_jpeg import score_jpegs
 from benchmarks.scored_rows import write_scored_rows
 from benchmarks.timing import interleave, record, seconds
 from discl.engine.clip_checkpoint import ClipCheckpoint
@@ -41,7 +42,7 @@ FILTERS = {
 
 
 def arguments(parser) -> None:
-    parser.add_argument("--part", choices=("images", "filter"), help="default: both")
+    parser.add_argument("--part", choices=("images", "jpeg", "filter"), help="default: all")
     parser.add_argument("--rows", type=int, default=10_000_000, help="of the filter's store (default: 10 million)")
     parser.add_argument("--store", help="where the filter's store is kept for the next call (default: nowhere)")
     parser.add_argument("--dtype", choices=tuple(DTYPES), help="of the images' part (default: all)")
@@ -52,13 +53,16 @@ def run(
     dtype: str | None = None,
 ) -> None:  # fmt: skip
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if part != "filter" and (small or device.type == "cuda"):
+    if part in (None, "images") and (small or device.type == "cuda"):
         score_kernels(device, small)
         score_on_device(build(small), device, small)
-    if part != "filter" and device.type == "cpu":
+    if part in (None, "images") and device.type == "cpu":
         for name in [dtype] if dtype else DTYPES:
             score_images(name, small)
-    if part != "images":
+    if part in (None, "jpeg"):
+        with tempfile.TemporaryDirectory(prefix="discl-bench-") as folder:
+            score_jpegs(Path(folder), build(small), clip_config(small), device, small)
+    if part in (None, "filter"):
         with tempfile.TemporaryDirectory(prefix="discl-bench-") as folder:
             filter_rows(Path(store or folder) / "rows", 20_000 if small else rows, small)
 
@@ -107,13 +111,17 @@ def score_images(dtype: str, small: bool) -> None:
     )  # fmt: skip
 
 
-def build(small: bool) -> torch.nn.Module:
+def clip_config(small: bool) -> dict:
     """open_clip's ViT-B/32, or one of the same shape with two thin layers."""
     config = open_clip.get_model_config("ViT-B-32")
     if small:
         config["vision_cfg"] |= {"layers": 2, "width": 64, "head_width": 32}
         config["text_cfg"] |= {"layers": 2, "width": 64, "heads": 2}
-    model = open_clip.CLIP(**config).eval()
+    return config
+
+
+def build(small: bool) -> torch.nn.Module:
+    model = open_clip.CLIP(**clip_config(small)).eval()
     model.visual.preprocess_cfg = PREPROCESS
     return model
 
