@@ -168,9 +168,10 @@ def _competing(store: Store, data: "DataTable | None") -> list[str]:
 
 def _made_by(store: Store, digest: str) -> bool:
     """Whether every run of the store scored with this CLIP, so that its kept embeddings are this CLIP's."""
-    kept = any(manifest.embeddings_path(shard.number) in shard.files for shard in store.shards)
+    if not any(manifest.embeddings_path(shard.number) in shard.files for shard in store.shards):
+        return False
     runs = earlier_runs(store.path)
-    return kept and bool(runs) and all((run.get("scorer") or {}).get("digest") == digest for run in runs)
+    return bool(runs) and all((run.get("scorer") or {}).get("digest") == digest for run in runs)
 
 
 def _check_widths(store: Store, width: int) -> None:
