@@ -109,6 +109,14 @@ def test_an_embedding_does_not_depend_on_its_neighbours(plain):
     assert torch.equal(crowd[1:], alone)
 
 
+def test_sizes_mix_without_a_difference(plain):
+    scorer = Scorer.from_pretrained(str(plain), batch=4)
+    images = [torch.from_numpy(np.array(image)) for image in pictures(SIZES * 2)]
+    mixed = scorer.embed_mixed(images)
+    for image, vector in zip(images, mixed, strict=True):
+        assert torch.equal(scorer.embed_images(image[None])[0], vector)
+
+
 def test_a_text_is_encoded_once(plain, monkeypatch):
     scorer = Scorer.from_pretrained(str(plain))
     first = scorer.embed_texts(["a", "b", "a"])
