@@ -30,9 +30,9 @@ STAGES = 3  # chunks of image rows on their way to a program
 
 @Kernel
 def _fused(images, column_first, column_weight, column_bias, row_first, row_weight, row_bias, offset, factor,
-           tower_input, groups, height, words, origin, chunks, result_height, result_width, ALIGN: tl.constexpr,
-           WHOLE: tl.constexpr, BITS: tl.constexpr, TILES: tl.constexpr, SPAN: tl.constexpr, CHUNK: tl.constexpr,
-           ROWS: tl.constexpr, LINEAR: tl.constexpr, PACK: tl.constexpr):  # fmt: skip
+           tower_input, groups, height, words, origin, chunks, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
+           ALIGN: tl.constexpr, WHOLE: tl.constexpr, BITS: tl.constexpr, TILES: tl.constexpr, SPAN: tl.constexpr,
+           CHUNK: tl.constexpr, ROWS: tl.constexpr, LINEAR: tl.constexpr, PACK: tl.constexpr):  # fmt: skip
     """Both passes as products of 8-bit integers, as `Tiles` says. A program walks down its tiles, chunk by chunk."""
     group = tl.program_id(0) % groups
     image = (tl.program_id(0) // groups).to(tl.int64)
@@ -50,16 +50,16 @@ def _fused(images, column_first, column_weight, column_bias, row_first, row_weig
     window = step[None, :, None] * line + at
     pixels = images + (image * height + origin) * line
 
+    channel = tl.minimum(n // 5, 2)
+    add = tl.load(offset + channel)[None, :, None]
+    times = tl.load(factor + channel)[None, :, None]
     # The result's places in memory, in one dimension: a warp stores runs of columns of one row.
     flat = tl.arange(0, ROWS * TILES * 16)
     r = flat // (TILES * 16)
     column = (group * TILES + flat // 16 % TILES) * 5 + flat % 16 % 5
-    channel = tl.minimum(flat % 16 // 5, 2)
-    real = (flat % 16 < 15) & (column < result_width)
-    add = tl.load(offset + channel)
-    times = tl.load(factor + channel)
-    result = tower_input + image * 3 * result_height * result_width
-    spread = (channel * result_height + r) * result_width + column
+    real = (flat % 16 < 15) & (column < WIDTH)
+    result = tower_input + image * 3 * HEIGHT * WIDTH
+    spread = (flat % 16 // 5 * HEIGHT + r) * WIDTH + column
 
     share = tl.arange(0, 2 * ROWS)[:, None] * CHUNK + step[None, :]
     begun = tl.full((TILES, 16, ROWS), 0, tl.int32)
@@ -91,15 +91,15 @@ def _fused(images, column_first, column_weight, column_bias, row_first, row_weig
         ended += begun + tl.load(row_bias + chunk * ROWS + tl.arange(0, ROWS))[None, None, :]
         begun = begins
         value = tl.minimum(tl.maximum((ended >> BITS).to(tl.float32), 0.0), 255.0)
-        value = tl.reshape(tl.permute(value, (2, 0, 1)), (ROWS * TILES * 16,))
         if LINEAR:
             value = value * times + add
         else:  # IEEE's quotients by 255 and by std, in fewer steps than a division has
             value = value * 0.003921509 + value * 5.983839e-08 - add
             value = (value.to(tl.float64) * times).to(tl.float32)
+        value = tl.permute(value.to(tower_input.dtype.element_ty), (2, 0, 1))
         first = tl.load(row_first + chunk)
         wanted = real & (r < tl.load(row_first + chunk + 1) - first)
-        tl.store(result + first * result_width + spread, value.to(tower_input.dtype.element_ty), wanted)
+        tl.store(result + first * WIDTH + spread, tl.reshape(value, (ROWS * TILES * 16,)), wanted)
 
 
 @Kernel
@@ -173,8 +173,9 @@ def _launch_fused(images: torch.Tensor, plan: ClipPlan, tiles: Tiles, tower_inpu
     tables = (tiles.column_first, tiles.column_weight, tiles.column_bias)
     tables += (tiles.row_first, tiles.row_weight, tiles.row_bias, offset, factor)
     words = images.shape[2] * 3 // tiles.align
-    sizes = (groups, images.shape[1], words, tiles.origin, len(tiles.row_weight), plan.height, plan.width)
-    constants = {"ALIGN": tiles.align, "WHOLE": tiles.whole, "BITS": BITS, "TILES": TILES, "SPAN": tiles.span}
+    sizes = (groups, images.shape[1], words, tiles.origin, len(tiles.row_weight))
+    constants = {"HEIGHT": plan.height, "WIDTH": plan.width}
+    constants |= {"ALIGN": tiles.align, "WHOLE": tiles.whole, "BITS": BITS, "TILES": TILES, "SPAN": tiles.span}
     constants |= {"CHUNK": tiles.chunk, "ROWS": tiles.rows, "LINEAR": line is not None}
     constants |= {"PACK": PACK if images.is_cuda else None, "num_warps": WARPS, "num_stages": STAGES}
     _fused.launch((groups * len(images),), images, *tables, tower_input, *sizes, device=images.device, **constants)

@@ -14,7 +14,8 @@ F32, I32, U8 = "*fp32", "*i32", "*u8"
 STEP = {"x": F32, "guidance": F32, "coef": F32, "next_x": F32, "x0": F32, "row_size": "i32"}
 TABLES = dict.fromkeys(("column_weight", "row_weight"), "*i8")
 TABLES |= dict.fromkeys(("column_first", "column_bias", "row_first", "row_bias"), I32)
-SIZES = ("groups", "height", "words", "origin", "chunks", "result_height", "result_width")
+SIZES = ("groups", "height", "words", "origin", "chunks")
+IMAGE = {"HEIGHT": 224, "WIDTH": 224, "BITS": 22, "PACK": PACK}
 TAPS = {"start": I32, "weight": I32, "fill": I32}
 SCORE_ROWS = dict.fromkeys(("embeddings", "texts", "references"), "*fp16")
 SCORE_ROWS |= dict.fromkeys(("text_norm", "text_score", "image_score", "margin"), F32)
@@ -35,17 +36,7 @@ CASES = {
     "clip_input": (
         _fused,
         TABLES | {"images": U8, "offset": F32, "factor": F32, "tower_input": "*fp16"} | dict.fromkeys(SIZES, "i32"),
-        {
-            "ALIGN": 8,
-            "WHOLE": True,
-            "BITS": 22,
-            "TILES": 4,
-            "SPAN": 64,
-            "CHUNK": 32,
-            "ROWS": 16,
-            "LINEAR": True,
-            "PACK": PACK,
-        },
+        {"ALIGN": 8, "WHOLE": True, "TILES": 4, "SPAN": 64, "CHUNK": 32, "ROWS": 16, "LINEAR": True} | IMAGE,
     ),
     "resize": (
         _resize,
