@@ -58,22 +58,10 @@ class ClipPlan:
 
     @functools.cached_property
     def lines(self) -> dict[torch.dtype, torch.Tensor]:
-        """float32 [2, 3], offsets and factors, for each type in which value * factor + offset rounds to the same
-        (value / 255 - mean) / std for all 256 values: found by trial near the exact ones, kept only if all agree."""
-        mean, std = (each.cpu()[:, None] for each in (self.mean, self.std))
-        value = torch.arange(256.0)
-        exact = (value / 255.0 - mean) / std
-        factors = _near((1 / (255 * std.double())).float())[:, :, None]
-        offsets = _near((-mean.double() / std.double()).float())[:, None, :]
-        found = {}
-        for dtype in (torch.float16, torch.bfloat16):
-            same = (value * factors[..., None] + offsets[..., None]).to(dtype) == exact.to(dtype)[:, None, None]
-            good, best = same.all(-1).flatten(1).max(1)
-            if good.all():
-                pairs = torch.broadcast_tensors(offsets, factors)
-                chosen = [each.flatten(1).gather(1, best[:, None])[:, 0] for each in pairs]
-                found[dtype] = torch.stack(chosen).to(self.mean.device)
-        return found
+        """float32 [2, 3], offsets and factors, for each type in which value * factor + offset rounds to the same as
+        (value / 255 - mean) / std, whatever the value of the pixel."""
+        lines = _lines(tuple(self.mean.tolist()), tuple(self.std.tolist()))
+        return {dtype: line.to(self.mean.device) for dtype, line in lines.items()}
 
     @classmethod
     def build(
@@ -101,6 +89,24 @@ class ClipPlan:
         passes = _passes((height, width), resized)
         channels = (mean.expand(3).contiguous(), std.expand(3).contiguous())
         return cls(rows, columns, passes, resized, interpolation, fill, *channels)
+
+
+@functools.lru_cache
+def _lines(mean: tuple[float, ...], std: tuple[float, ...]) -> dict[torch.dtype, torch.Tensor]:
+    """Found by trial near the exact factors and offsets, and kept if all 256 values agree."""
+    center, scale = torch.tensor(mean)[:, None], torch.tensor(std)[:, None]
+    value = torch.arange(256.0)
+    exact = (value / 255.0 - center) / scale
+    factors = _near((1 / (255 * scale.double())).float())[:, :, None]
+    offsets = _near((-center.double() / scale.double()).float())[:, None, :]
+    found = {}
+    for dtype in (torch.float16, torch.bfloat16):
+        same = (value * factors[..., None] + offsets[..., None]).to(dtype) == exact.to(dtype)[:, None, None]
+        good, best = same.all(-1).flatten(1).max(1)
+        if good.all():
+            pairs = torch.broadcast_tensors(offsets, factors)
+            found[dtype] = torch.stack([each.flatten(1).gather(1, best[:, None])[:, 0] for each in pairs])
+    return found
 
 
 def _near(exact: torch.Tensor) -> torch.Tensor:

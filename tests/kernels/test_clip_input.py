@@ -99,6 +99,16 @@ def test_images_of_the_generators_size_go_the_fast_way():
     assert (tiles.align, tiles.span, tiles.chunk, tiles.rows, tiles.whole) == (8, 64, 32, 16, True)
 
 
+@pytest.mark.parametrize("mean, std", [((0.48, 0.46, 0.41), (0.27, 0.26, 0.28)), ((0.5,) * 3, (0.5,) * 3)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_one_product_and_sum_normalise_every_pixel(mean, std, dtype):
+    plan = ClipPlan.build(32, 32, settings(mean=mean, std=std))
+    offset, factor = plan.lines[dtype].split(1)
+    value = torch.arange(256.0)[:, None]
+    exact = (value / 255.0 - torch.tensor(mean)) / torch.tensor(std)
+    assert torch.equal((value * factor + offset).to(dtype), exact.to(dtype))
+
+
 def test_equals_its_reference_where_it_pads(device):
     plan = ClipPlan.build(19, 50, settings(resize_mode="longest", fill_color=200), device)
     images = noise(2, 19, 50).to(device)
