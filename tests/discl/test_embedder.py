@@ -4,13 +4,14 @@ import io
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from discl.decoding import CPU
+from discl.decoding import CPU, ON_GPU
 from discl.engine.scorer import Scorer
 from discl.errors import StoreError
 from discl.scoring.embedder import Embedder
@@ -165,10 +166,6 @@ class TestDali:
         assert sum(map(suits, made.values())) == 2 * len(SIZES) + 2
         self.check(self.decode(decoder, blocks(made)), made)
 
-    def test_a_block_of_one_size_is_one_tensor(self, decoder):
-        made = {name: data for name, data in files(2).items() if name in ("0", "8", "1", "9")}
-        self.check(self.decode(decoder, blocks(made)), made)
-
     def test_it_serves_again_also_after_an_early_end(self, decoder):
         made = files(3)
         with ThreadPoolExecutor(2) as pool:
@@ -194,17 +191,28 @@ class TestDali:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("decoding", ON_GPU, ids=lambda decoding: decoding.name)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_a_gpus_scores_of_jpegs_are_pils(tiny_models, scorer, dtype, record_property):
+def test_a_gpus_scores_of_jpegs_are_pils(tiny_models, scorer, dtype, decoding, monkeypatch, record_property):
     pytest.importorskip("nvidia.dali")
+    monkeypatch.setattr("discl.scoring.embedder.GpuDecoder", partial(GpuDecoder, decoding=decoding))
     made = {name: data for name, data in files(5).items() if data[:2] == b"\xff\xd8"}
     expected, reasons = embedded(scorer, made)
-    on_gpu = Scorer.from_pretrained(f"{tiny_models}/clip", "cuda", dtype, 4)
-    assert Embedder(on_gpu, list)._decoder is not None
-    found, same_reasons = embedded(on_gpu, made)
+    found, same_reasons = embedded(Scorer.from_pretrained(f"{tiny_models}/clip", "cuda", dtype, 4), made)
     assert set(reasons) == set(same_reasons)
     texts = scorer.embed_texts(["a photo of a fox", "a drawing of an owl", "noise"]).numpy()
     shift = np.abs(expected @ texts.T - found @ texts.T)
     record_property("largest shift", float(np.nanmax(shift)))
-    assert np.array_equal(np.isnan(shift), np.isnan(expected @ texts.T))
-    assert np.nanmax(shift) < (2e-3 if dtype == torch.float32 else 5e-3)
+    assert np.array_equal(np.isnan(expected), np.isnan(found))
+    assert np.nanmax(shift) < (2e-3 if dtype == torch.float32 else 5e-3), shift.max(1)
+
+
+@pytest.mark.gpu
+def test_a_gpu_decodes_jpegs_itself():
+    pytest.importorskip("nvidia.dali")
+    decoder = GpuDecoder(torch.device("cuda"), 5, 2)
+    made = files(6)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(decoder.decoded(loaded(blocks({name: made[name] for name in ("0", "2", "8")}), pool, suits), pool))
+    pixels = {picture.path: picture.pixels for block in found for picture in block.pictures if picture}
+    assert pixels["0"].is_cuda and pixels["8"].is_cuda and not pixels["2"].is_cuda

@@ -102,12 +102,8 @@ class GpuDecoder:
 
 
 def _take(block: Block, images: Any) -> Block:
-    """images: DALI's list. A list of one size is one tensor."""
+    """images: DALI's list, which owns the pixels."""
     block.owner = images
-    if images.is_dense_tensor():
-        pixels = list(torch.from_dlpack(images.as_tensor()))
-    else:
-        pixels = [torch.from_dlpack(images[at]) for at in range(len(images))]
-    for picture, each in zip(block.undecoded, pixels, strict=True):
-        picture.pixels, picture.encoded = each, b""
+    for at, picture in enumerate(block.undecoded):
+        picture.pixels, picture.encoded = torch.from_dlpack(images[at]), b""
     return block
