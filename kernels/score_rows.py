@@ -50,7 +50,8 @@ def _score_rows(embeddings, texts, text_norm, class_ids, levels, references, tex
     inside = row < count
     own = tl.load(class_ids + row, inside, 0).to(tl.int32)
     column = tl.arange(0, WIDTH)
-    images = embeddings + tl.program_id(0).to(tl.int64) * ROWS * width + r[:, None] * width
+    begin, lines = tl.program_id(0).to(tl.int64) * ROWS * width, r[:, None] * width
+    images = embeddings + begin + lines
     other = tl.arange(0, TEXTS)
     dots = tl.full((ROWS, TEXTS), 0, tl.float32)
     square = tl.full((ROWS,), 0, tl.float32)
@@ -65,7 +66,7 @@ def _score_rows(embeddings, texts, text_norm, class_ids, levels, references, tex
         # Not tl.sum: it cannot be interpreted in a process that imported Triton to compile.
         square += tl.reduce(exact * exact, 1, tl.standard._sum_combine)
         if references is not None:
-            source = tl.load(references + row[:, None] * width + at[None, :], there, 0.0).to(tl.float32)
+            source = tl.load(references + begin + lines + at[None, :], there, 0.0).to(tl.float32)
             source_square += tl.reduce(source * source, 1, tl.standard._sum_combine)
             source_dot += tl.reduce(exact * source, 1, tl.standard._sum_combine)
         if ONE:
@@ -96,12 +97,12 @@ def _score_rows(embeddings, texts, text_norm, class_ids, levels, references, tex
         score = own_dot * scale / tl.maximum(tl.load(text_norm + own), 1e-12)
         for first in range(0, classes, TEXTS):
             other = first + tl.arange(0, TEXTS)
-            lines = texts + other[:, None].to(tl.int64) * width
+            rivals = texts + other[:, None].to(tl.int64) * width
             dots = tl.full((ROWS, TEXTS), 0, tl.float32)
             for start in range(0, width, WIDTH):
                 at = start + column
                 image = tl.load(images + at[None, :], inside[:, None] & (at < width)[None, :], 0.0)
-                text = tl.load(lines + at[None, :], (other < classes)[:, None] & (at < width)[None, :], 0.0)
+                text = tl.load(rivals + at[None, :], (other < classes)[:, None] & (at < width)[None, :], 0.0)
                 if not HALF:
                     image = image.to(tl.float32)
                     text = text.to(tl.float32)
