@@ -86,10 +86,21 @@ def _numbers(config, table: DataTable, name: str) -> np.ndarray:
         from discl.hard_scores import scores
 
         return scores(config.run, table)[name]
+    column, values = _column(table, name), np.full(len(table), np.nan)
+    for row in table.rows("train").tolist():
+        values[row] = _number(table, name, row, column[row])
+    return values
+
+
+def _number(table: DataTable, name: str, row: int, given) -> float:
     try:
-        return np.array(_column(table, name), dtype=np.float64)
-    except ValueError as error:
-        raise DataError(f"column {name!r} of the data: {error}") from error
+        value = float(given)
+    except (TypeError, ValueError):
+        value = np.nan
+    if np.isnan(value):
+        place = table.places[row] if table.places else table.ids[row]
+        raise DataError(f"{place}: {name} = {str(given)[:40]!r} is no number; every training image needs one")
+    return value
 
 
 def _column(table: DataTable, name: str) -> list:

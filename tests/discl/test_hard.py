@@ -56,8 +56,10 @@ def test_confidence_and_loss_read_a_column():
         select_hard(hard("loss"), data)
     with pytest.raises(ConfigError, match="needs a column 'confidence'"):
         select_hard(hard("confidence", limit=2), table())
-    with pytest.raises(DataError, match="column 'loss'"):
-        select_hard(hard("loss", limit=2), table(loss=["x"] * 7))
+    for wrong in ("", "x", "nan", None):
+        with pytest.raises(DataError, match=rf"image 1: loss = '{wrong}' is no number; every training image"):
+            select_hard(hard("loss", limit=2), table(loss=["1", wrong, "2", "3", "4", "", ""]))
+    assert select_hard(hard("loss", limit=1), table(loss=["1", "9", "2", "3", "4", "", ""])).tolist() == [1]
 
 
 def test_a_threshold_alone_or_with_a_limit():
