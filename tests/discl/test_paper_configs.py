@@ -177,5 +177,7 @@ def test_a_base_is_taken_over_key_by_key(tmp_path):
     with pytest.raises(ConfigError, match="name another config"):
         load_config(tmp_path / "b.toml")
     (tmp_path / "b.toml").write_text('base = "gone.toml"\n')
+    with pytest.raises(ConfigError, match=r"imagenet-l: no such config .* package, 'imagenet-lt' say"):
+        load_config("imagenet-l")
     with pytest.raises(ConfigError, match=r"gone\.toml: no such config file"):
         load_config(tmp_path / "b.toml")

@@ -1,5 +1,6 @@
 """TOML file + overrides -> `RunConfig`, and back to TOML."""
 
+import difflib
 import os
 import sys
 from collections.abc import Iterable
@@ -46,7 +47,11 @@ def _read(path: Path) -> str:
     except IsADirectoryError:
         raise ConfigError(f"{path}: is a folder; name the config file inside it") from None
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such config file; check the path") from None
+        shipped = difflib.get_close_matches(
+            str(path), [file.name.removesuffix(".toml") for file in SHIPPED.iterdir()], 1
+        )
+        hint = f", or name a config of the package, {shipped[0]!r} say" if shipped else ""
+        raise ConfigError(f"{path}: no such config file; check the path{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a UTF-8 text file ({error}); check the path") from None
 
