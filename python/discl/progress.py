@@ -19,7 +19,7 @@ def ignore(event: Event) -> None:
 
 
 class Meter:
-    """Counts finished pieces of one stage and reports each to `on_event`."""
+    """Counts finished pieces of one stage and reports each to `on_event`. total: 0 where nobody knows it beforehand."""
 
     def __init__(self, stage: str, total: int, on_event: OnEvent = ignore, usd_per_hour: float = 0.0):
         self.stage, self.total, self.on_event, self.usd_per_hour = stage, total, on_event, usd_per_hour
@@ -45,7 +45,7 @@ class Meter:
             "done": self.done,
             "total": self.total,
             "rate": rate,
-            "eta_s": (self.total - self.done) / rate if rate else None,
+            "eta_s": (self.total - self.done) / rate if rate and self.total else None,
             "seconds": seconds,
         }
         if scored and self.done:
@@ -57,7 +57,7 @@ class Meter:
 
 def describe(event: Event) -> str:
     """One line: `generate 120/400, 3.1/s, 1m 30s left, 46 % accepted, $0.12`."""
-    parts = [f"{event['stage']} {event['done']}/{event['total']}"]
+    parts = [f"{event['stage']} {event['done']}" + (f"/{event['total']}" if event["total"] else "")]
     if event["done"]:
         parts.append(f"{event['rate']:.3g}/s")
     if event.get("eta_s") is not None:
@@ -121,8 +121,10 @@ class Bar:
             self.bar.start()
         stage = event["stage"]
         if stage not in self.tasks:
-            self.tasks[stage] = self.bar.add_task(stage, total=event["total"])
-        self.bar.update(self.tasks[stage], completed=event["done"], total=event["total"], description=describe(event))
+            self.tasks[stage] = self.bar.add_task(stage, total=event["total"] or None)
+        self.bar.update(
+            self.tasks[stage], completed=event["done"], total=event["total"] or None, description=describe(event)
+        )
 
     def close(self) -> None:
         if self.tasks:

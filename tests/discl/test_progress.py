@@ -28,6 +28,15 @@ def test_lines_come_every_ten_seconds_and_at_the_end():
     assert shown == [34, 68, 100]
 
 
+def test_a_total_that_nobody_knows_is_not_shown_and_makes_no_line_the_last():
+    stream = io.StringIO()
+    meter = Meter("import", 0, Lines(stream, clock=lambda: 0.0))
+    meter.start()
+    meter.advance(count=3)
+    assert stream.getvalue() == "import 0\n"
+    assert describe(meter.event(scored=False)).startswith("import 3, ") and "left" not in describe(meter.event(False))
+
+
 def test_the_terminal_gets_one_line_per_stage():
     stream = io.StringIO()
     show = Bar(stream)

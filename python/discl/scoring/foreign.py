@@ -53,7 +53,6 @@ def score_images(
                 write(file, parts)
                 parts = []
             meter.done = before + len(found) - 1
-            meter.total = meter.done + 2  # nobody knows how many there are
             meter.advance()
     if parts:
         write(file, parts)

@@ -38,7 +38,6 @@ def import_(
     with StoreWriter(path, "imported", shard_bytes=shard_bytes) as writer:
         for found in KINDS[kind](Path(source)):
             keys += _add(writer, found, quarantine)
-            meter.total = meter.done + 1  # nobody knows how many there are
             meter.advance()
     store = Store(path)
     if not keys:
