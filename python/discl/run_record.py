@@ -22,6 +22,7 @@ from discl.store import Store
 log = logging.getLogger(__name__)
 
 LIVE_S = 5.0
+UNRECORDED = ("imported", "pack")  # run ids of images that no run made
 PACKAGES = (
     "discl",
     "torch",
@@ -117,13 +118,14 @@ class RunRecord:
 def earlier_runs(store: str | os.PathLike, unsealed: Iterable[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
     """The records of the runs that made the store's rows, oldest first; a run without rows is passed over.
 
-    unsealed: rows that no sealed shard has yet. A missing record is logged. StoreError for one that cannot be read.
+    unsealed: rows that no sealed shard has yet. A missing record is logged, but for images that were
+    imported. StoreError for one that cannot be read.
     """
     records = []
     made = {row["run_id"] for row in unsealed}
     for batch in Store(store).scan(["run_id"]):
         made.update(batch["run_id"].unique().to_pylist())
-    for run_id in sorted(filter(None, made)):
+    for run_id in sorted(made - {None, *UNRECORDED}):
         file = Path(store) / "runs" / f"{run_id}.json"
         try:
             records.append(json.loads(file.read_text(encoding="utf-8")))

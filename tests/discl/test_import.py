@@ -13,6 +13,7 @@ from discl.cli import main
 from discl.data import load_data
 from discl.dataset import SpectrumDataset
 from discl.errors import StoreError
+from discl.run_record import earlier_runs
 from discl.store import Store, verify
 from discl.store.export import export
 from discl.store.import_ import import_
@@ -30,7 +31,7 @@ def images(store):
     return sorted(store.read(name) for name in store.selection("default"))
 
 
-def test_an_image_folder(tmp_path):
+def test_an_image_folder(tmp_path, caplog):
     for i in range(6):
         put(tmp_path / f"tree/{['dog', 'cat'][i % 2]}/{i}.JPEG", picture(i))
     put(tmp_path / "tree/cat/bad.jpg", b"no image")
@@ -40,6 +41,7 @@ def test_an_image_folder(tmp_path):
     rows = store.table.to_pylist()
     assert {row["source_id"]: row["class_name"] for row in rows}["cat/1.JPEG"] == "cat"
     assert all(row["text_score"] is None and (row["width"], row["height"]) == (24, 16) for row in rows)
+    assert earlier_runs(tmp_path / "s") == [] and not caplog.records, "no run made it, and none is missed"
     assert "bad.jpg" in (tmp_path / "s/quarantine.jsonl").read_text()
     assert len(import_(tmp_path / "tree", tmp_path / "s", "imagefolder", 10**6)) == 6, "again: nothing new"
     assert verify(tmp_path / "s") == []
