@@ -24,6 +24,10 @@ def clip_input(images: torch.Tensor, plan: ClipPlan, dtype: torch.dtype) -> torc
         _window(resized, wanted) for resized, wanted in zip(plan.resized, (plan.height, plan.width), strict=True)
     )
 
+    if plan.resized == tuple(images.shape[1:3]):  # small images in threads cost more than a small tower
+        pixels[:, rows, columns] = images.numpy()[:, from_rows, from_columns]
+        return _normalised(pixels, plan, dtype)
+
     def resize(at: int) -> None:
         image = Image.fromarray(images[at].numpy()).resize(plan.resized[::-1], FILTERS[plan.filter])
         pixels[at, rows, columns] = np.asarray(image)[from_rows, from_columns]
@@ -31,6 +35,11 @@ def clip_input(images: torch.Tensor, plan: ClipPlan, dtype: torch.dtype) -> torc
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for done in [pool.submit(resize, at) for at in range(len(images))]:
             done.result()
+    return _normalised(pixels, plan, dtype)
+
+
+def _normalised(pixels: np.ndarray, plan: ClipPlan, dtype: torch.dtype) -> torch.Tensor:
+    """uint8 [B, h, w, 3] -> [B, 3, h, w]."""
     channels = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     mean, std = plan.mean.view(3, 1, 1), plan.std.view(3, 1, 1)
     return channels.float().div_(255).sub_(mean).div_(std).to(dtype).contiguous()
