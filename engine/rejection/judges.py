@@ -9,7 +9,7 @@ import torch
 
 from discl.engine.networks import Networks
 from discl.engine.rejection.decoder import SmallDecoder
-from discl.engine.rejection.evidence import LOOK, evidence, expectation, look, source_scores
+from discl.engine.rejection.evidence import TEXT_SCORE, evidence, expectation, look, source_scores
 from discl.engine.rejection.rule import LevelRule, Rule
 from discl.engine.rejection.search import candidate_checks
 from discl.engine.sources import Source
@@ -49,16 +49,20 @@ class Tracer(LatentTracer):
         self._row = {text: row for row, text in enumerate(self.texts)}
 
     def features(self, networks, scorer, works, x0, gaps):
+        looks = self.looks(networks, scorer, works, x0, gaps)
+        sources = torch.stack([work.source.embedding for work in works])
+        texts, others = scorer.embed_texts([work.text for work in works]), scorer.embed_texts(self.texts)
+        return torch.cat([looks, source_scores(sources, texts, others, self._own(works, x0.device))], 1)
+
+    def looks(self, networks, scorer, works, x0, gaps):
+        """float32 [n, LOOK]."""
         self.decoder = self.decoder.to(x0.device)
         padded = x0.new_zeros(networks.autoencoder.batch, *x0.shape[1:])
         padded[: len(x0)] = x0
         embeddings = scorer.embed_images(self.decoder.pixels(padded)[: len(x0)])
         texts = scorer.embed_texts([work.text for work in works])
         sources = torch.stack([work.source.embedding for work in works])
-        own = self._own(works, x0.device)
-        others = scorer.embed_texts(self.texts)
-        looks = look(embeddings, texts, others, own, sources, gaps)
-        return torch.cat([looks, source_scores(sources, texts, others, own)], 1)
+        return look(embeddings, texts, scorer.embed_texts(self.texts), self._own(works, x0.device), sources, gaps)
 
     def _own(self, works: Sequence[Work], device: torch.device) -> torch.Tensor:
         own = torch.zeros(len(works), len(self.texts), dtype=torch.bool)
@@ -69,45 +73,53 @@ class Tracer(LatentTracer):
 
 
 class Judge(Tracer):
-    """Gives requests up as a rule says."""
+    """Gives requests up as a rule says. Its features are looks alone: it asks a source's own scores once."""
 
     def __init__(self, rule: Rule, scorer: "Scorer"):
         super().__init__(rule.decoder, rule.texts)
         self.rule, self._scorer = rule, scorer
         self._sources: WeakKeyDictionary[Source, dict[str, np.ndarray]] = WeakKeyDictionary()
+        self._latest: WeakKeyDictionary[Work, tuple[np.ndarray, float]] = WeakKeyDictionary()  # look, log-odds after it
 
     def checks(self, level: int, steps: int) -> tuple[int, ...]:
         rule = self.rule.levels.get(level)
         return () if rule is None or rule.bound is None else tuple(check.step for check in rule.checks)
 
+    def features(self, networks, scorer, works, x0, gaps):
+        return self.looks(networks, scorer, works, x0, gaps)
+
     def wants(self, work: Work, steps: int) -> bool:
         """Whether the request is unlikely enough to be accepted that a look may pay."""
         rule, number = self._place(work, steps)
-        given = self._given(work)
         if len(work.trace) < number:
             return False  # an earlier check has let it go already
-        if number == 0:
-            odds = rule.expected(expectation(*given)[0])
-        else:
-            odds = rule.checks[number - 1].chance(evidence(_looks(work), *given)[0])
-        return bool(odds[0] <= rule.checks[number].gate)
+        return self._odds(work, rule) <= rule.checks[number].gate
 
     def rejects(self, work: Work, steps: int, features: np.ndarray) -> str:
         """Why the request is given up, or an empty string. `work.trace` ends with `features`."""
         rule, number = self._place(work, steps)
-        looks = _looks(work)
-        odds = rule.checks[number].chance(evidence(looks, *self._given(work))[0])
-        if rule.bound is None or not rule.value(number, odds)[0] < rule.bound:
+        odds = self._odds(work, rule)
+        if rule.bound is None or not rule.value(number, odds) < rule.bound:
             return ""
-        chance = 1 / (1 + np.exp(-odds[0]))
         return (
-            f"step {steps} of {rule.steps}: chance of acceptance {chance:.4f} below the bound "
-            f"{rule.chance_at_bound(number):.4f} (preview scored {looks[0, -1, 0]:.3f})"
+            f"step {steps} of {rule.steps}: chance of acceptance {1 / (1 + np.exp(-odds)):.4f} below the bound "
+            f"{rule.chance_at_bound(number):.4f} (preview scored {features[TEXT_SCORE]:.3f})"
         )
 
     def _place(self, work: Work, steps: int) -> tuple[LevelRule, int]:
-        rule = self.rule.levels[work.request.level]
-        return rule, [check.step for check in rule.checks].index(steps)
+        return self.rule.levels[work.request.level], work.checks.index(steps)
+
+    def _odds(self, work: Work, rule: LevelRule) -> float:
+        """After the looks so far."""
+        if not work.trace:
+            columns, _ = expectation(*self._given(work))
+            return float(rule.expected(columns)[0]) if rule.expected else 0.0
+        _, now = work.trace[-1]
+        known = self._latest.get(work)
+        if known is None or known[0] is not now:  # a work that starts again has other looks
+            columns, _ = evidence(np.stack([row for _, row in work.trace])[None], *self._given(work))
+            known = self._latest[work] = now, float(rule.checks[len(work.trace) - 1].chance(columns)[0])
+        return known[1]
 
     def _given(self, work: Work) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The source's scores, the text's prior and the threshold, one row each."""
@@ -119,8 +131,3 @@ class Judge(Tracer):
             known[work.text] = source_scores(embedding, texts, self._scorer.embed_texts(self.texts), own).cpu().numpy()
         threshold = self.rule.threshold_of(work.request.class_name, work.request.level)
         return known[work.text], np.array([self.rule.prior_of(work.text)]), np.array([threshold], np.float32)
-
-
-def _looks(work: Work) -> np.ndarray:
-    """[1, looks so far, LOOK]."""
-    return np.stack([row for _, row in work.trace])[None, :, :LOOK]
