@@ -8,8 +8,10 @@ look at the first check.
 """
 
 import argparse
+import json
 from importlib.resources import files
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -24,13 +26,15 @@ from discl.engine.rejection.calibration import LOOK_COST, calibrate
 from discl.engine.rejection.decoder import SmallDecoder
 from discl.engine.rejection.recording import distil, gather
 from discl.engine.rejection.search import cost, saving
-from discl.engine.rejection.traces import Traces
+from discl.engine.rejection.traces import Traces, load_traces, save_traces
+from discl.errors import DisclError
 
 LEVELS, STEPS, GUIDANCE, SLOTS = (0, 10, 30, 50), 20, 1.5, 64
 PROMPT = "a photo of the digit {class}"
 ACCEPTED = 0.45
 LIMITS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 TARGETS = {0.02: 0.15, 0.1: 0.25}  # limit -> share of the rows that is to be saved
+COMPARED = 80  # sources whose samples are made in time, with and without rejection
 DISTILLED = 60  # sources whose samples fit the decoder and nothing else
 
 
@@ -83,6 +87,22 @@ def trace(engine: Engine, chosen: list, seeds: int) -> tuple[SmallDecoder, tuple
     return decoder, texts, list(traces.values()), threshold
 
 
+def kept_trace(folder: Path, engine: Engine, chosen: list, seeds: int):
+    """What `trace` gives, from the folder if it was made before: it takes long and is no measurement of time."""
+    about, file = folder / "about.json", folder / "traces.npz"
+    if about.is_file():
+        known = json.loads(about.read_text())
+        if known["made_for"] != engine.signature or known["seeds"] != seeds:
+            raise DisclError(f"{folder}: traces of another model or number of seeds; name another folder")
+        return SmallDecoder.from_json(known["decoder"]), tuple(known["texts"]), load_traces(file), known["threshold"]
+    decoder, texts, traces, threshold = trace(engine, chosen, seeds)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_traces(file, traces)
+    known = {"made_for": engine.signature, "seeds": seeds, "texts": texts, "threshold": threshold}
+    about.write_text(json.dumps({**known, "decoder": decoder.to_json()}))
+    return decoder, texts, traces, threshold
+
+
 def split(traces: list[Traces], seed: int, parts: tuple[float, ...]) -> list[list[Traces]]:
     """Traces of disjoint sources, in these shares."""
     names = np.random.default_rng(seed).permutation(np.unique(traces[0].group))
@@ -118,6 +138,10 @@ class Outcome:
         """Share of the accepted that are rejected, pooled over levels."""
         wrong = sum((each.accepted & gone).sum() for each, gone in zip(self.traces, self.rejected, strict=True))
         return float(wrong / sum(each.accepted.sum() for each in self.traces))
+
+    def false_by_level(self) -> list[float]:
+        parts = zip(self.traces, self.rejected, strict=True)
+        return [float((each.accepted & gone).sum() / each.accepted.sum()) for each, gone in parts]
 
     def saved(self) -> list[float]:
         """Share of the rows per accepted image that are saved, by level."""
@@ -175,13 +199,19 @@ def print_curve(curve: dict[float, list[Outcome]], bounds: list[tuple[float, flo
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=4, help="of every source and level")
+    parser.add_argument("--traces", type=Path, dest="kept", metavar="FOLDER", help="read from here, or made and kept")
+    parser.add_argument("--only-trace", action="store_true", help="stop when they are made: nothing is timed so far")
 
 
-def run(small: bool = False, seeds: int = 4) -> dict:
+def run(small: bool = False, seeds: int = 4, kept: Path | None = None, only_trace: bool = False) -> dict | None:
     seeds, rounds, chosen = (1, 2, sources()[:200]) if small else (seeds, 5, sources())
     limits = (0.2, 0.3) if small else LIMITS
     engine = demo_engine()
-    decoder, texts, traces, threshold = trace(engine, chosen, seeds)
+    decoder, texts, traces, threshold = (
+        kept_trace(kept, engine, chosen, seeds) if kept else trace(engine, chosen, seeds)
+    )
+    if only_trace:
+        return None
     limit_of = {"default": threshold, "classes": {}, "levels": {}}
     parts = [split(traces, seed, (0.6, 0.2, 0.2) if small else (0.3, 0.5, 0.2)) for seed in range(rounds)]
     rules = {
@@ -199,7 +229,7 @@ def run(small: bool = False, seeds: int = 4) -> dict:
     if not small:
         keep_replay(curve[0.02][0])
     unseen = set(parts[0][2][0].group.tolist())
-    wishes = requests([source for source in chosen if source[0] in unseen], 1)
+    wishes = requests([source for source in chosen if source[0] in unseen][:COMPARED], 1)
     judge = Judge(rules[max(limits) if small else max(TARGETS)][0], engine.scorer)
     ablation(engine, judge, wishes, threshold, not small, repeats=2 if small else 5, limit=judge.rule.limit)
     rates = {"no rejection": np.array(plain), "oracle": np.array(plain) / (1 - bounds[0][1])}
@@ -212,6 +242,9 @@ def run(small: bool = False, seeds: int = 4) -> dict:
         keep=not small,
         false_rejects={f"{limit:g}": [round(each.false_rejects(), 4) for each in curve[limit]] for limit in limits},
         saved_by_level={f"{limit:g}": np.mean([each.saved() for each in curve[limit]], 0).tolist() for limit in limits},
+        false_rejects_by_level={
+            f"{limit:g}": np.mean([each.false_by_level() for each in curve[limit]], 0).tolist() for limit in limits
+        },
         false_rejects_by_text={f"{limit:g}": curve[limit][0].by_class() for limit in limits},
         levels=LEVELS,
         steps=STEPS,
