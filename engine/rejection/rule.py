@@ -87,7 +87,8 @@ class Rule:
 
     made_for: what it was calibrated with (model, scorer, solver, steps, ...); it holds for nothing else. texts: every
     scored text, for margins. priors: log-odds of acceptance by text, `prior` for others. threshold: {"default",
-    "classes", "levels"} of accepted text scores. limit: the false-reject rate that each level keeps, with `confidence`.
+    "classes", "levels"} of accepted text scores. limit: the false-reject rate of all levels together, kept with
+    `confidence`; see `calibration` for one level's.
     calibration_keys: the samples it was calibrated on, which were never given up.
     """
 

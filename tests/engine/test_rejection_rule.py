@@ -9,7 +9,7 @@ from scipy import stats
 
 from discl import DisclError
 from discl.engine.rejection.bound import bound_rank, interval, needed
-from discl.engine.rejection.calibration import calibrate, with_bound
+from discl.engine.rejection.calibration import LEVEL_SHARE, calibrate, with_bounds
 from discl.engine.rejection.logistic import KNOTS, RIDGE, Logistic
 from discl.engine.rejection.rule import Rule
 from discl.engine.rejection.search import candidate_checks, cost, saving
@@ -72,9 +72,30 @@ def test_false_rejects_stay_below_the_limit_on_fresh_samples(rule, seed):
     value = rule.decide(fresh).value.min(1)[fresh.accepted]
     for limit in (0.02, 0.1):
         narrow = replace(rule, limit=limit)
-        rates = np.array([np.mean(value < with_bound(narrow, invented(400, rng), {}).bound) for _ in range(300)])
+        bounds = [with_bounds(narrow, [invented(400, rng)]).levels[0].bound for _ in range(300)]
+        rates = np.array([np.mean(value < bound) for bound in bounds])
         assert (rates <= limit).mean() >= 0.85, f"seed {seed}, limit {limit}: {np.quantile(rates, [0.5, 0.9])}"
         assert rates.mean() > 0.2 * limit, f"seed {seed}: the bound is needlessly low"
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_limit_holds_for_all_levels_together_and_no_level_has_much_more(seed):
+    """Two levels of as many steps, of which one shows almost nothing: one bound, and one limit."""
+    rng = np.random.default_rng(seed)
+    levels = {0: 0.1, 30: 1.0}  # how much their previews say
+    make = lambda count: [invented(count, rng, *each) for each in levels.items()]  # noqa: E731
+    rule = calibrate(MADE_FOR, empty_rule(0.1).decoder, (), make(900), make(900), THRESHOLDS, 0.1)
+    fresh = make(5000)
+    assert rule.levels[0].bound == rule.levels[30].bound
+    rates, pooled = {level: [] for level in levels}, []
+    for _ in range(80):
+        bounded = with_bounds(rule, make(400))
+        wrong = {each.level: rejected(bounded, each)[each.accepted] for each in fresh}
+        for level, gone in wrong.items():
+            rates[level].append(gone.mean())
+        pooled.append(np.concatenate(list(wrong.values())).mean())
+    assert (np.array(pooled) <= 0.1).mean() >= 0.85, f"seed {seed}"
+    assert all((np.array(rate) <= LEVEL_SHARE * 0.1).mean() >= 0.85 for rate in rates.values()), f"seed {seed}"
 
 
 def test_more_false_rejects_allowed_never_reject_fewer(rule):
@@ -82,8 +103,7 @@ def test_more_false_rejects_allowed_never_reject_fewer(rule):
     held, fresh = invented(2000, rng), invented(2000, rng)
     before = np.zeros(len(fresh), bool)
     for limit in LIMITS:
-        level = with_bound(replace(rule, limit=limit), held, {})
-        now = rejected(replace(rule, levels={0: level}), fresh)
+        now = rejected(with_bounds(replace(rule, limit=limit), [held]), fresh)
         assert (now | ~before).all()
         assert now.any() == (limit > 0)
         before = now

@@ -14,7 +14,8 @@ def rejection_section(rates: Sequence[Rates]) -> list[Markup]:
     lead = (
         f"{rejected:,} of {judged:,} images were given up part-way, since CLIP would have rejected them. "
         f"Control images are made to their end whatever is predicted; the false-reject rate is the share of the "
-        f"accepted ones among them that would have been given up, with its exact 95 percent interval."
+        f"accepted ones among them that would have been given up, with its exact 95 percent interval. "
+        "The limit is that of all levels together; a level may have up to twice as much."
     )
     head = headings("level", "given up", "steps saved", "controls accepted", "false-reject rate", "interval", "limit")
     table = tag("table", head, tag("tbody", *map(_row, rates)))
