@@ -14,6 +14,7 @@ from discl.data.images import decode_image
 from discl.errors import DataError
 
 AHEAD = 2  # blocks that the threads work on while an earlier one is waited for
+TOGETHER = 4  # pictures that a thread takes at a time: handing over one costs as much as reading it
 
 
 @dataclass
@@ -95,13 +96,20 @@ def loaded(blocks: Iterable[Block], pool: Executor, leave: Callable[[bytes], boo
         except Exception as raised:  # StopIteration, too
             error = raised
             break
-        waiting.append((block, [pool.submit(picture.load, leave) for picture in block.pictures if picture]))
+        pictures = [picture for picture in block.pictures if picture]
+        parts = [pictures[at : at + TOGETHER] for at in range(0, len(pictures), TOGETHER)]
+        waiting.append((block, [pool.submit(_load, part, leave) for part in parts]))
         if len(waiting) > AHEAD:
             yield _done(*waiting.popleft())
     while waiting:
         yield _done(*waiting.popleft())
     if not isinstance(error, StopIteration):
         raise error
+
+
+def _load(pictures: list[Picture], leave: Callable[[bytes], bool]) -> None:
+    for picture in pictures:
+        picture.load(leave)
 
 
 def _done(block: Block, futures: list[Future]) -> Block:
