@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.bench_engine import dollars, few_of, sized
-from benchmarks.options import add_model, add_requests, model_of, slots_of, with_defaults, workload_of
+from benchmarks.options import add_model, add_requests, model_of, settings_of, slots_of, with_defaults, workload_of
 from benchmarks.peers import Diffusers
 from benchmarks.replay import TRACE, Replay, made_up
 from benchmarks.timing import interleave, record, seconds
@@ -62,7 +62,7 @@ def _measure(workload: Workload, given: argparse.Namespace, folder: Path, keep: 
         "accepted images/hour",
         {f"{name} / (a)": (name, "(a) diffusers, one call each") for name in contestants if "(a)" not in name},
         keep=keep,
-        **{**vars(given), "slots": {name: engine.slots for name, engine in engines.items()}, "levels": LEVELS},
+        **{**settings_of(given), "slots": {name: engine.slots for name, engine in engines.items()}, "levels": LEVELS},
         requests=len(requests),
         accepted=float(np.mean(list(replay.accepted.values()))),
         usd_per_million_accepted=dollars({name: rate / HOUR for name, rate in rates.items()}, given.usd_per_hour),

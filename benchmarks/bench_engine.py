@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.exported import first_image, measure_exported
 from benchmarks.matmul import evaluation_flops, matmul_rate
-from benchmarks.options import add_model, add_requests, model_of, slots_of, with_defaults, workload_of
+from benchmarks.options import add_model, add_requests, model_of, settings_of, slots_of, with_defaults, workload_of
 from benchmarks.peers import BareLoop, Diffusers, best_batch
 from benchmarks.profile_generate import profile
 from benchmarks.timing import interleave, record, seconds
@@ -117,7 +117,7 @@ def _measure(workload: Workload, given: argparse.Namespace, folder: Path, keep: 
         "images/s",
         {name: pair for name, pair in RATIOS.items() if rates.keys() >= set(pair)},
         keep=keep,
-        **{**vars(given), "slots": compiled.slots, "levels": LEVELS, "requests": len(requests)},
+        **{**settings_of(given), "slots": compiled.slots, "levels": LEVELS, "requests": len(requests)},
         **facts,
         usd_per_million_images=dollars(rates, given.usd_per_hour),
         batches=batches,

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.options import add_model, model_of, size_of, with_defaults
+from benchmarks.options import add_model, model_of, settings_of, size_of, with_defaults
 from benchmarks.timing import interleave, record, seconds
 from benchmarks.workload import Workload
 
@@ -60,7 +60,7 @@ def _measure(workload: Workload, given: argparse.Namespace, folder: Path, keep: 
         "first images/s",
         {"warm / cold": ("compiled, warm", "compiled, cold"), "warm / eager": ("compiled, warm", "eager")},
         keep=keep,
-        **vars(given),
+        **settings_of(given),
         cache_megabytes=sum(file.stat().st_size for file in (folder / "cache").rglob("*.zip")) / 1e6,
     )
 

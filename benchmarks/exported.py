@@ -15,7 +15,7 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from benchmarks.options import model_of, slots_of
+from benchmarks.options import model_of, settings_of, slots_of
 from benchmarks.timing import interleave, record, seconds
 from benchmarks.workload import Workload
 from discl import Engine
@@ -64,7 +64,7 @@ def measure_exported(workload: Workload, given: argparse.Namespace, folder: Path
         "images/s",
         {f"{ours} / {peer}": (ours, peer) for ours, peer in peers},
         keep=keep,
-        **{**vars(given), "slots": slots},
+        **{**settings_of(given), "slots": slots},
         export_seconds=spent,
         warm_up_seconds=warm_up,
     )
@@ -102,7 +102,7 @@ def first_image(workload: Workload, given: argparse.Namespace, folder: Path, kee
         "first images/s",
         {f"first image: aoti / {peer}": ("aoti", peer) for peer in ("compile, cold", "compile, warm")},
         keep=keep,
-        **vars(given),
+        **settings_of(given),
         export_seconds={"aoti": spent},
         warm_up_seconds={"compile, filling the cache": filled},
     )

@@ -50,3 +50,8 @@ def model_of(given: argparse.Namespace, workload: Workload, folder: Path) -> Pat
     """The model's folder: below `--models`, where it may be already, or in this run's own."""
     place = Path(given.models) / f"{given.model}-{given.dtype}" if given.models else folder / "model"
     return workload.write_model(place, DTYPES[given.dtype])
+
+
+def settings_of(given: argparse.Namespace) -> dict:
+    """What a row keeps of the options: not where files were."""
+    return {name: value for name, value in vars(given).items() if name != "models"}

@@ -48,7 +48,7 @@ def quantized(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     largest = rows.abs().amax(1, keepdim=True).float()
     scale = (largest / LARGEST).clamp(min=torch.finfo(torch.float32).tiny)
     # A row of NaN or infinities must stay one: it is how the engine notices a broken sample.
-    return (rows.float() / scale).clamp(-LARGEST, LARGEST).to(E4M3), scale
+    return (rows.float() / scale).clamp(-LARGEST, LARGEST).to(E4M3).contiguous(), scale
 
 
 class Fp8Linear(torch.nn.Module):

@@ -127,10 +127,21 @@ def test_an_older_gpu_is_refused(folder, monkeypatch):
         Engine.from_pretrained(folder, dtype="float8", device="cuda")
 
 
+def test_rows_of_any_layout_are_laid_out_anew(rng):
+    """Tensor cores want a row's values side by side."""
+    x = torch.randn(128, 32, generator=rng).T
+    values, scale = quantized(x)
+    assert values.is_contiguous()
+    assert torch.equal(values.float(), quantized(x.contiguous())[0].float())
+    assert torch.equal(scale, quantized(x.contiguous())[1])
+
+
 @pytest.mark.gpu
-def test_the_device_computes_what_the_cpu_does(rng):
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_device_computes_what_the_cpu_does(rng, transposed):
     layer = Fp8Linear(torch.randn(64, 128, generator=rng).bfloat16(), None)
     x = torch.randn(32, 128, generator=rng).bfloat16()
+    x = x.T.contiguous().T if transposed else x
     expected = layer(x).float()
     error = layer.cuda()(x.cuda()).cpu().float() - expected
     assert error.norm() < 2**-7 * expected.norm()  # both round to bfloat16; a tie of float8 may fall either way
