@@ -47,7 +47,7 @@ def from_reference(root: Path) -> Iterator[Found]:
     for folder in sorted(folder for folder in root.iterdir() if folder.is_dir()):
         for leaf in sorted(folder.iterdir()):
             named = LEAF.fullmatch(leaf.name)
-            if not named or int(named[1]) > 100:
+            if not named or not 0 < int(named[1]) <= 100:  # strength 0 would be the real image
                 continue
             row = {"class_name": folder.name.replace("_", " "), "level": 100 - int(named[1]), "seed": int(named[3])}
             for file in sorted(leaf.iterdir()):
