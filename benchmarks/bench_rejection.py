@@ -34,7 +34,7 @@ PROMPT = "a photo of the digit {class}"
 ACCEPTED = 0.45
 LIMITS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 TARGETS = {0.02: 0.15, 0.1: 0.25}  # limit -> share of the rows that is to be saved
-COMPARED = 80  # sources whose samples are made in time, with and without rejection
+COMPARED = 60  # sources whose samples are made in time, with and without rejection
 DISTILLED = 60  # sources whose samples fit the decoder and nothing else
 
 
