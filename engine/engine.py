@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from os import PathLike
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +19,9 @@ from discl.engine.networks import SCORE_BATCH, Networks, micro_batch
 from discl.engine.options import (
     DTYPES,
     check_interval,
+    check_names,
     check_slots,
+    check_text,
     check_whole,
     find_device,
     refuse_unknown,
@@ -29,7 +31,7 @@ from discl.engine.pretrained import DiffusionModel, load_model
 from discl.engine.previews import Previews, Rejection, no_checks
 from discl.engine.rejection.rule import Rule
 from discl.engine.reproducible import stable_rows
-from discl.engine.request import Request, Sample, check_guidance
+from discl.engine.request import Request, Sample, check_guidance, whole_pixels
 from discl.engine.slot_count import choose_slots
 from discl.engine.slots import Slots
 from discl.engine.solvers import MODES, SOLVERS, build_solver
@@ -129,6 +131,9 @@ class Engine:
         refuse_unknown(
             dtype=(dtype, DTYPES), backend=(backend, BACKENDS), solver=(solver, ("auto", *SOLVERS)), mode=(mode, MODES)
         )
+        check_names(path, clip=clip, exported=exported, cache=cache)
+        check_text(score_prompt=score_prompt)
+        size = whole_pixels(size)
         rule = _rule(rejection, clip)
         chosen = find_device(device)
         check_slots(slots)
@@ -320,4 +325,4 @@ def _rule(rejection: "str | PathLike | Rejection | None", clip: str | None) -> R
 def _scorer(clip: str, device: torch.device, backend: Backend) -> "Scorer":
     from discl.engine.scorer import Scorer  # open_clip takes seconds to import
 
-    return Scorer.from_pretrained(clip, device=device, batch=SCORE_BATCH, backend=backend)
+    return Scorer.from_pretrained(fspath(clip), device=device, batch=SCORE_BATCH, backend=backend)

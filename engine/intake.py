@@ -13,6 +13,7 @@ from PIL import Image
 from discl.engine.faults import is_out_of_memory
 from discl.engine.request import Request
 from discl.engine.sources import Picture
+from discl.errors import DisclError
 
 # Pillow's; and memory that one picture alone does not get: fewer slots would not help.
 UNDECODABLE = (OSError, ValueError, SyntaxError, EOFError, MemoryError, struct.error, Image.DecompressionBombError)
@@ -50,6 +51,10 @@ class Intake:
             if request is None:
                 self.idle = True
                 return
+            if not isinstance(request, Request):
+                raise DisclError(
+                    f"requests gave a {type(request).__name__}: give discl.Request, or None for nothing now"
+                )
             self._queue.append((request, self._pool.submit(self._read, request)))
 
     def first(self) -> tuple[Request, Picture | None, str]:

@@ -1,6 +1,7 @@
 """Option names -> torch's objects, and one-line refusals that name what is known."""
 
 import logging
+from os import PathLike
 
 import torch
 
@@ -64,6 +65,21 @@ def check_slots(slots: int | str) -> None:
     if isinstance(slots, str) and slots != "auto":
         raise DisclError(f"slots={slots!r}: give a whole number of at least 1, or 'auto'")
     check_whole(slots=(1 if slots == "auto" else slots, 1, None))
+
+
+def check_text(**options) -> None:
+    """Each option: a str, or None for not given."""
+    for name, value in options.items():
+        if value is not None and not isinstance(value, str):
+            raise DisclError(f"{name}={value!r} is not text: give a str, or None")
+
+
+def check_names(path, **optional) -> None:
+    """The model's path or name, and each option's, which may be None for not given."""
+    given = {name: value for name, value in optional.items() if value is not None}
+    for name, value in {"path": path, **given}.items():
+        if not isinstance(value, str | PathLike):
+            raise DisclError(f"{name}={value!r} is neither a path nor a name: give a str")
 
 
 def check_interval(interval) -> None:

@@ -51,7 +51,7 @@ class Request:
         # numpy integers are welcome; torch's generator and JSON want Python's own.
         object.__setattr__(self, "level", int(self.level))
         object.__setattr__(self, "noise_seed", int(self.noise_seed))
-        object.__setattr__(self, "size", _pixels(self.size))
+        object.__setattr__(self, "size", whole_pixels(self.size))
 
     def rgb(self) -> Image.Image:
         """The source as an RGB PIL image; raises what Pillow does when a lazily opened file cannot be decoded."""
@@ -114,7 +114,8 @@ def _check_text(**texts) -> None:
             raise DisclError(f"{name}={text!r} is not valid Unicode: {error.reason}; decode it again") from error
 
 
-def _pixels(size) -> tuple[int, int] | None:
+def whole_pixels(size) -> tuple[int, int] | None:
+    """A size, or None for not given: two whole numbers of at least 1."""
     if size is None:
         return None
     sides = tuple(size) if isinstance(size, tuple | list) else ()

@@ -231,11 +231,21 @@ def test_numpy_integers_are_seeds_and_levels(folder, integer):
         ({"steps": 0}, "steps=0"),
         ({"device": "potato"}, "device='potato'"),
         ({"rejection": {"limit": 0.02}}, "rejection"),
+        ({"path": None}, "path=None"),
+        ({"clip": 5}, "clip=5"),
+        ({"cache": 5}, "cache=5"),
+        ({"score_prompt": 5}, "score_prompt=5"),
+        ({"size": "64x64"}, "size='64x64'"),
     ],
 )
 def test_unknown_options_name_the_known_ones(folder, options, message):
     with pytest.raises(DisclError, match=message):
-        Engine.from_pretrained(folder, **options)
+        Engine.from_pretrained(**{"path": folder, **options})
+
+
+def test_a_clip_may_be_a_path(folder, tmp_path):
+    with Engine.from_pretrained(folder, clip=tiny_clip(tmp_path / "clip"), steps=4, slots=1) as engine:
+        assert next(iter(engine.run([request()]))).text_score is not None
 
 
 def test_what_cannot_be_loaded_is_named(copy, tmp_path):

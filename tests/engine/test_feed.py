@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from discl import Engine, Request
+from discl import DisclError, Engine, Request
 from discl.engine import finish, loop
 from discl.engine.condition import Condition
 from discl.engine.scheduler import Scheduler
@@ -89,6 +89,12 @@ def test_an_error_of_the_iterable_is_the_callers_and_the_engine_runs_again(engin
             seen.append(sample.status)
     assert set(seen) <= {"ok"}
     assert len(list(engine.run(requests(3)))) == 3
+
+
+@pytest.mark.parametrize("stranger", [5, "a cat", Request])
+def test_what_is_no_request_is_named(engine, stranger):
+    with pytest.raises(DisclError, match=f"requests gave a {type(stranger).__name__}"):
+        list(engine.run([stranger]))
 
 
 def test_endless_sources_that_cannot_be_read_are_reported_as_they_come(engine):
