@@ -1,5 +1,6 @@
 """A dataset and a curriculum become batches of row numbers: a pure function of (seed, epoch, position)."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
@@ -27,6 +28,8 @@ class CurriculumSampler(Sampler):
     """
 
     def __init__(self, dataset, curriculum, batch: int, seed: int, rank: int = 0, world: int = 1, levels=None):
+        batch, world = _whole("batch", batch, 1), _whole("world", world, 1)
+        seed, rank = _whole("seed", seed, 0, 2**64), _whole("rank", rank, 0, world)
         if batch % world:
             raise ConfigError(f"train.batch = {batch} cannot be split evenly over {world} ranks; use a multiple")
         self.dataset = dataset
@@ -98,8 +101,13 @@ class CurriculumSampler(Sampler):
         return self._feedback.progress
 
     def observe(self, level: int, p_before: float, p_after: float) -> None:
-        """Tell the adaptive policy the mean true-class probability at a level before and after a probe."""
+        """Tell the adaptive policy the mean true-class probability at a level before and after a probe.
+
+        Raises ConfigError for a probability that is not finite: no gain could be compared with it.
+        """
         gain = float(p_after) - float(p_before)
+        if not math.isfinite(gain):
+            raise ConfigError(f"observe({level}, {p_before}, {p_after}): give two probabilities, both finite")
         self._feedback = replace(self._feedback, progress={**self._feedback.progress, int(level): gain})
 
     def set_class_levels(self, levels: Mapping[int, int | Iterable[int]]) -> None:
@@ -149,6 +157,11 @@ class CurriculumSampler(Sampler):
 
     def load_state_dict(self, state: dict) -> None:
         """Continue where `state` stands. Raises ConfigError if seed, batch or images differ, as the order would."""
+        absent = sorted(self.state_dict().keys() - set(state or ()))
+        if absent:
+            raise ConfigError(
+                f"this is no state of a CurriculumSampler: it lacks {', '.join(absent)}; give state_dict()'s"
+            )
         for name in ("seed", "batch"):
             if state[name] != getattr(self, name):
                 raise ConfigError(
@@ -164,6 +177,15 @@ class CurriculumSampler(Sampler):
         self._feedback = Feedback.of(state["feedback"])
         self._frozen = {epoch: Feedback.of(told) for epoch, told in state["frozen"]}
         self._plan = self._order = None
+
+
+def _whole(name: str, value, least: int, below: int | None = None) -> int:
+    """Python's own int, which JSON takes, of any integer in [least, below)."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < least or (below is not None and value >= below):
+        span = f"of at least {least}" if below is None else f"from {least} to {below - 1}"
+        raise ConfigError(f"CurriculumSampler({name}={value!r}): give a whole number {span}")
+    return int(value)
 
 
 class InOrder:

@@ -49,6 +49,42 @@ def test_the_rest_is_drawn_afresh_each_epoch():
     assert chosen[0] != chosen[1]
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"batch": 0},
+        {"batch": -4},
+        {"batch": 2.5},
+        {"world": 0},
+        {"rank": 2, "world": 2},
+        {"rank": -1},
+        {"seed": -1},
+        {"seed": "x"},
+    ],
+)
+def test_what_counts_nothing_is_refused(given):
+    with pytest.raises(ConfigError, match=r"CurriculumSampler\(\w+=.*\): give a whole number"):
+        sampler(**given)
+
+
+def test_integers_of_numpy_give_the_same_order_and_a_state_for_json():
+    numpys = sampler(batch=np.int64(16), seed=np.uint32(3))
+    assert epochs(numpys, 2) == epochs(sampler(), 2)
+    json.dumps(numpys.state_dict())
+
+
+@pytest.mark.parametrize("state", [{}, {"epoch": 3}, None])
+def test_what_is_no_state_is_named(state):
+    with pytest.raises(ConfigError, match="no state of a CurriculumSampler"):
+        sampler().load_state_dict(state)
+
+
+@pytest.mark.parametrize("p", [float("nan"), float("inf")])
+def test_a_probability_that_is_not_finite_is_refused(p):
+    with pytest.raises(ConfigError, match="finite"):
+        sampler().observe(0, p, 0.5)
+
+
 def test_seeds_give_different_orders():
     assert epochs(sampler(seed=1), 1) == epochs(sampler(seed=1), 1)
     assert epochs(sampler(seed=1), 1) != epochs(sampler(seed=2), 1)
