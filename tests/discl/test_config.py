@@ -257,6 +257,18 @@ def test_a_malformed_override_says_how_to_write_it(override):
 
 def test_a_bad_override_is_named_instead_of_the_file():
     assert complaint("", "spectrum.steps=many").startswith("--set spectrum.steps=many: [spectrum] steps")
+    assert complaint("", "spektrum.steps=5").startswith("--set spektrum.steps=5: there is no table [spektrum]")
+
+
+def test_overrides_are_a_list_of_texts():
+    with pytest.raises(ConfigError, match="give a list"):
+        parse_config("", Path("/here"), overrides="spectrum.steps=5")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_config(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text('[data]\nkind = "digits-lt"\n', "utf-8-sig")
+    assert load_config(file).data.kind == "digits-lt"
 
 
 @pytest.mark.parametrize(("text", "part"), [("", "[data] is missing"), ("[data]\nroot = 'x'\n", "[data] kind")])

@@ -25,13 +25,20 @@ def explain(error: ValidationError, names: dict[tuple[str, ...], str], file: str
     unknown = [detail for detail in details if detail["type"] == "extra_forbidden"]
     first = (unknown or details)[0]
     place = tuple(str(part) for part in first["loc"])
-    here = next((names[place[:n]] for n in range(len(place), 0, -1) if place[:n] in names), file)
+    here = _origin(place, names, first in unknown) or file
     same = [detail for detail in details if detail["loc"][:2] == first["loc"][:2] and len(place) > 2]
     message = f"{here}: {_complaint(first, place)}"
     if first not in unknown:  # the alternatives of a union complain one by one
         message += "".join(f" or {_wrong(other).removeprefix('should ')}" for other in same[1:])
     others = len(details) - max(1, len(same))
     return ConfigError(" ".join(message.split()) + (f" (and {others} more)" if others else ""))
+
+
+def _origin(place: tuple[str, ...], names: dict[tuple[str, ...], str], unknown: bool) -> str | None:
+    """The override that set this place or, where it is a table that nobody knows, one that set something in it."""
+    setting = [names[place[:n]] for n in range(len(place), 0, -1) if place[:n] in names]
+    below = [name for keys, name in names.items() if unknown and keys[: len(place)] == place]
+    return next(iter(setting + below), None)
 
 
 def _complaint(detail: Any, place: tuple[str, ...]) -> str:

@@ -43,7 +43,7 @@ def load_config(path: str | os.PathLike, overrides: Iterable[str] = ()) -> RunCo
 
 def _read(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8-sig")  # some editors begin with a byte-order mark
     except IsADirectoryError:
         raise ConfigError(f"{path}: is a folder; name the config file inside it") from None
     except FileNotFoundError:
@@ -63,6 +63,8 @@ def parse_config(
 
     bases: where the file that `base` names lies (default: `folder`).
     """
+    if isinstance(overrides, str):
+        raise ConfigError(f"overrides = {overrides!r}: give a list of texts, [{overrides!r}]")
     tables = _based(_tables(text, file), bases or folder, (file,))
     names = dict(_override(tables, override) for override in overrides)
     for table in RunConfig.model_fields:

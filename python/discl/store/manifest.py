@@ -134,7 +134,7 @@ def shards_at(shards: list[Shard], snapshot: str, past: Sequence[history.Rewrite
 
     Raises StoreError when the store never had that state, or when a rewrite in `past` retired a part of it.
     """
-    match = _SNAPSHOT.fullmatch(snapshot)
+    match = _SNAPSHOT.fullmatch(str(snapshot))
     if not match:
         raise StoreError(f"snapshot {snapshot!r} is not an id that Store.snapshot() gives, such as 000012-<32 hex>")
     then = shards[: int(match[1])]
