@@ -44,11 +44,12 @@ class Rules:
     minimum: int | None = None
 
     def __post_init__(self) -> None:
-        scores = {"threshold": self.threshold, "margin": self.margin, "duplicates": self.duplicates}
-        scores |= {f"threshold of {name}": value for name, value in self.class_thresholds.items()}
-        scores |= {f"threshold of level {level}": value for level, value in self.level_thresholds.items()}
-        for name, value in scores.items():
-            _check(name, value, "a number from -2 to 2", value is None or (math.isfinite(value) and -2 <= value <= 2))
+        cosines = {"threshold": self.threshold, "duplicates": self.duplicates}
+        cosines |= {f"threshold of {name}": value for name, value in self.class_thresholds.items()}
+        cosines |= {f"threshold of level {level}": value for level, value in self.level_thresholds.items()}
+        for name, value in cosines.items():
+            _check(name, value, "a cosine, a number from -1 to 1", _within(value, 1))
+        _check("margin", self.margin, "a number from -2 to 2", _within(self.margin, 2))
         inside = self.quantile is None or 0 <= self.quantile <= 1
         _check("quantile", self.quantile, "a share from 0 to 1", inside)
         for name in ("rank", "duplicate_cap", "best", "quota", "balance_cap", "minimum"):
@@ -81,6 +82,10 @@ class Rules:
                 asked[each.name] = value
         thresholds = self.thresholds
         return asked | ({"threshold": thresholds.model_dump(mode="json")} if thresholds else {})
+
+
+def _within(value: float | None, most: float) -> bool:
+    return value is None or (math.isfinite(value) and abs(value) <= most)
 
 
 def _check(name: str, given: Any, wanted: str, good: bool) -> None:
