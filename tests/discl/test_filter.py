@@ -224,7 +224,8 @@ def test_what_is_refused(tmp_path, store, made):
     with pytest.raises(StoreError, match="--recipe"):
         filter_store(other.path, Rules())
     assert filter_store(other.path, Rules(), recipe="q").kept["made"] <= 10
-    for rules in ({"threshold": float("nan")}, {"threshold": 1.5}, {"class_thresholds": {"owl": -2}}, {"quantile": 1.5}, {"best": 0}, {"quota": 3, "balance": "full"},
+    for rules in ({"threshold": float("nan")}, {"threshold": 1.5}, {"class_thresholds": {"owl": -2}}, {"quantile": 1.5},
+                  {"best": 0}, {"quota": 3, "balance": "full"},
                   {"balance": "capped"}, {"balance_cap": 4}):  # fmt: skip
         with pytest.raises(ConfigError):
             Rules(**rules)
