@@ -245,3 +245,12 @@ def test_the_command_prints_rules_and_coverage_and_a_dry_run_writes_nothing(stor
     assert main(["filter", str(store.path), "--quantile", "7"]) == 2
     with pytest.raises(SystemExit, match="2"):
         main(["filter", str(store.path), "--class-threshold", "owl"])
+
+
+@pytest.mark.parametrize(
+    ("flag", "told"), [("--class-threshold=owll=0.3", "'owl'"), ("--level-threshold=31=0.3", "level 31")]
+)
+def test_a_threshold_of_a_class_or_level_that_the_store_lacks_is_refused(store, capsys, flag, told):
+    assert main(["filter", str(store.path), flag, "--name", "misspelt"]) == 2
+    assert told in capsys.readouterr().err
+    assert not (store.path / "selections/misspelt.parquet").exists()

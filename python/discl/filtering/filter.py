@@ -4,6 +4,7 @@ Rows are masks over a `Spool`, so every rule reads records in order: a threshold
 million rows in the memory that 10 million take, but for one 8-byte number per row while a quantile or quota is sorted.
 """
 
+import difflib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -15,7 +16,7 @@ import pyarrow as pa
 
 from discl.ahead import ahead
 from discl.attempts import Attempts
-from discl.errors import StoreError
+from discl.errors import ConfigError, StoreError
 from discl.filtering.coverage import Coverage
 from discl.filtering.cuts import above_quantile, best_of_groups
 from discl.filtering.duplicates import without_near_duplicates
@@ -59,7 +60,8 @@ def filter_store(
     scorer: judge by scores/<scorer>/ instead of the index. recipe: default the one of selection `default`, else the
     only one there is. real_counts: class name -> real training images, for `balance`; default the class's sources.
     below_rule: allow cuts below those by which early rejection gave samples up. write: False only tells the outcome.
-    Raises StoreError for an empty store, scores that lack, several recipes, and cuts below the rejection rule.
+    Raises StoreError for an empty store, scores that lack, several recipes, and cuts below the rejection rule;
+    ConfigError for the threshold of a class or level that the store lacks.
     """
     store = Store(path)
     if not len(store):
@@ -72,6 +74,7 @@ def filter_store(
             "rank needs a scorer's scores, the index has none: run `discl score STORE`, then --scorer NAME"
         )
     with Spool(store, recipe, scores) as spool:
+        _check_names(rules, spool, store.name)
         attempts = Attempts(chosen_by.get("best_of", 1), chosen_by.get("retries", 0))
         filtering = _Filtering(store, rules, spool, attempts, scores)
         filtering.quality()
@@ -84,6 +87,18 @@ def filter_store(
             with closing(ahead(_keys(store, filtering.alive), AHEAD)) as keys:
                 store.write_selection_stream(name, keys, asked)
         return Outcome(name, spool.recipe, filtering.kept, Coverage.of(spool, filtering.alive), fallback)
+
+
+def _check_names(rules: Rules, spool: Spool, store: str) -> None:
+    """ConfigError for the threshold of a class or level that no image of the store has: it would cut nothing."""
+    levels = spool.levels.tolist()
+    for name in rules.class_thresholds:
+        if name not in spool.class_names:
+            nearest = difflib.get_close_matches(name, spool.class_names, n=1, cutoff=0.0)
+            raise ConfigError(f"threshold of class {name!r}: {store} has no image of it; the nearest is {nearest}")
+    for level in rules.level_thresholds:
+        if level not in levels:
+            raise ConfigError(f"threshold of level {level}: {store} has no image of it; it has levels {levels}")
 
 
 def _default_rule(store: Store) -> dict[str, Any]:
