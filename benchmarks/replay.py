@@ -39,21 +39,26 @@ class Replay(Tracer):
 
     def checks(self, level: int, steps: int) -> tuple[int, ...]:
         rows = {row for wish, row in self._row.items() if wish[0] == level}
-        return tuple(sorted(set().union(*(self._looks(row, steps) for row in rows))))
+        return tuple(sorted(set().union(*(self._steps(row, steps) for row in rows))))
 
-    def wants(self, work: Work, steps: int) -> bool:
-        return steps in self._looks(self._row[_wish(work.request)], work.trajectory.steps)
+    def wants(self, works: Sequence[Work], steps: Sequence[int]) -> list[bool]:
+        return [done in self._recorded(work) for work, done in zip(works, steps, strict=True)]
 
-    def rejects(self, work: Work, steps: int, features: np.ndarray) -> str:
-        row = self._row[_wish(work.request)]
-        last = max(self._looks(row, work.trajectory.steps))
-        return "as recorded" if self._trace["rejected"][row] and steps == last else ""
+    def verdicts(self, works: Sequence[Work], steps: Sequence[int], features: np.ndarray) -> list[str]:
+        return list(map(self._verdict, works, steps))
 
     def accepts(self, request: Request) -> bool:
         """Whether the recorded sample's image is accepted once it is made."""
         return self.accepted[_wish(request)]
 
-    def _looks(self, row: int, steps: int) -> set[int]:
+    def _verdict(self, work: Work, steps: int) -> str:
+        gone = self._trace["rejected"][self._row[_wish(work.request)]]
+        return "as recorded" if gone and steps == max(self._recorded(work)) else ""
+
+    def _recorded(self, work: Work) -> set[int]:
+        return self._steps(self._row[_wish(work.request)], work.trajectory.steps)
+
+    def _steps(self, row: int, steps: int) -> set[int]:
         """Executed steps, of `steps`, after which the recorded sample was looked at."""
         shares = self._trace["looks"][row]
         return {min(max(1, round(share * steps)), steps - 1) for share in shares[~np.isnan(shares)].tolist()} - {0}

@@ -15,7 +15,7 @@ from discl.engine.faults import Capacity
 from discl.engine.finish import Finisher
 from discl.engine.fp8 import check_fp8, quantize
 from discl.engine.loop import Loop
-from discl.engine.networks import SCORE_BATCH, Networks, micro_batch
+from discl.engine.networks import SCORE_BATCH, Networks
 from discl.engine.options import (
     DTYPES,
     check_interval,
@@ -246,7 +246,7 @@ class Engine:
                 self.scorer,
                 self.device,
                 backend=self._backend if dtype == self.dtype else self._torch,  # few samples come again in another
-                batch=micro_batch(self._capacity.slots),
+                slots=self._capacity.slots,
                 latents=self.solver.mode != "pure-noise",
                 stream=self._stream,
             )
@@ -301,7 +301,7 @@ class Engine:
 
     def _resize(self) -> None:
         for networks in self._networks.values():
-            networks.resize(micro_batch(self._capacity.slots))
+            networks.resize(self._capacity.slots)
 
     def judged(self, request: Request) -> str:
         """What a request's image is scored against: score_text, else score_prompt with the class name, else prompt."""

@@ -170,7 +170,7 @@ class Loop:
 
     def _preview(self, previews: Previews, step: Step, slots: Slots) -> None:
         """Works that are to be judged now wait for it."""
-        due = [entry for entry in self._scheduler.progress(step) if previews.wants(*entry[1:])]
+        due = previews.due(self._scheduler.progress(step))
         if due:
             x0, gaps = slots.preview([place for place, _, _ in due])
             previews.add(step.bucket, [Preview(*entry, *row) for entry, *row in zip(due, x0, gaps, strict=True)])

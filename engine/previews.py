@@ -26,19 +26,19 @@ class Rejection(Protocol):
     def checks(self, level: int, steps: int) -> tuple[int, ...]:
         """Executed steps, of a level's `steps`, after which a preview may be judged; none of them the last."""
 
-    def wants(self, work: Work, steps: int) -> bool:
-        """Whether to look at this request after `steps` executed steps. Told before anything is computed."""
+    def wants(self, works: Sequence[Work], steps: Sequence[int]) -> list[bool]:
+        """Whether to look at each request, after its number of executed steps. Told before anything is computed."""
 
     def features(self, networks: Networks, scorer: "Scorer", works: Sequence[Work], x0: torch.Tensor,
                  gaps: torch.Tensor) -> torch.Tensor:  # fmt: skip
         """x0 [n, C, h, w] and squared guidance gaps [n] of the last step -> float32 [n, F], on the device.
 
-        A row depends on its own work alone; n is at most the autoencoder's batch.
+        A row depends on its own work alone; n is always the networks' preview batch, and a request may come twice.
         """
 
-    def rejects(self, work: Work, steps: int, features: np.ndarray) -> str:
-        """The verdict on one request after `steps` executed steps, from its features [F], the last of `work.trace`:
-        why it is given up, or an empty string."""
+    def verdicts(self, works: Sequence[Work], steps: Sequence[int], features: np.ndarray) -> list[str]:
+        """On each request, after its number of executed steps, from its row of features [n, F], the last of its trace:
+        why it is given up, or an empty string. A verdict depends on its own work alone."""
 
 
 def no_checks(level: int, steps: int) -> tuple[int, ...]:
@@ -93,11 +93,15 @@ class Previews:
     def busy(self) -> bool:
         return bool(self._waiting or self._flights)
 
-    def wants(self, work: Work, steps: int) -> bool:
-        if steps not in work.checks:
-            return False
-        with self._stats.timed("verdict", host=True):
-            return self._rejection.wants(work, steps)
+    def due(self, running: Sequence[tuple[int, Work, int]]) -> list[tuple[int, Work, int]]:
+        """Of (place, work, steps done), those that are to be judged now."""
+        checked = [entry for entry in running if entry[2] in entry[1].checks]
+        if not checked:
+            return []
+        _, works, steps = zip(*checked, strict=True)
+        with beside(self._stream), self._stats.timed("verdict", host=True):  # there its sources were embedded
+            wanted = self._rejection.wants(works, steps)
+        return [entry for entry, wants in zip(checked, wanted, strict=True) if wants]
 
     def add(self, bucket: Bucket, previews: list[Preview]) -> None:
         self._waiting.setdefault(bucket, []).extend(previews)
@@ -105,7 +109,7 @@ class Previews:
     def launch(self, everything: bool = False) -> None:
         """Start the micro-batches that are full; with `everything`, all."""
         for bucket in list(self._waiting):
-            waiting, batch = self._waiting[bucket], self._networks(bucket.dtype).autoencoder.batch
+            waiting, batch = self._waiting[bucket], self._networks(bucket.dtype).preview_batch
             while len(waiting) >= batch or (waiting and everything):
                 self._flights.append(self._launch(bucket, waiting[:batch]))
                 del waiting[:batch]
@@ -118,10 +122,7 @@ class Previews:
             flight = self._flights.popleft()
             if flight.event:
                 flight.event.synchronize()
-            for preview, features in zip(flight.previews, flight.features.numpy(), strict=True):
-                preview.work.trace.append((preview.steps, features.copy()))
-                with self._stats.timed("verdict", host=True):
-                    reason = self._rejection.rejects(preview.work, preview.steps, features)
+            for preview, reason in zip(flight.previews, self._reasons(flight), strict=True):
                 yield Verdict(flight.bucket, preview.place, preview.work, preview.steps, reason)
 
     def clear(self) -> None:
@@ -129,18 +130,29 @@ class Previews:
         self._waiting.clear()
         self._flights.clear()
 
+    def _reasons(self, flight: Flight) -> list[str]:
+        features = flight.features.numpy()
+        with self._stats.timed("verdict", host=True):
+            for preview, row in zip(flight.previews, features, strict=True):
+                preview.work.trace.append((preview.steps, row.copy()))
+            works, steps = [preview.work for preview in flight.previews], [preview.steps for preview in flight.previews]
+            return self._rejection.verdicts(works, steps, features)
+
     def _launch(self, bucket: Bucket, previews: list[Preview]) -> Flight:
+        networks = self._networks(bucket.dtype)
+        missing = networks.preview_batch - len(previews)
+        filled = previews + previews[-1:] * missing  # always one size, so that a row's bits do not depend on the others
         if self._stream:
             self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
         with beside(self._stream), self._stats.timed("preview"):
             features = self._rejection.features(
-                self._networks(bucket.dtype),
+                networks,
                 self._scorer,
-                [preview.work for preview in previews],
-                torch.stack([preview.x0 for preview in previews]),
-                torch.stack([preview.gap for preview in previews]),
+                [preview.work for preview in filled],
+                torch.stack([preview.x0 for preview in filled]),
+                torch.stack([preview.gap for preview in filled]),
             )
-            features = download(features)
+            features = download(features[: len(previews)])
             event = torch.cuda.current_stream(self._stream.device).record_event() if self._stream else None
         self._stats.previews += len(previews)
         return Flight(bucket, previews, features, event)

@@ -25,8 +25,8 @@ class Scorer:
     """A CLIP model that judges images; `discl.kernels.cosine_scores` turns its embeddings into scores.
 
     name: as given. digest: 32 hex characters of configuration and weights. width: of an embedding (D).
-    Both towers always run on exactly `batch` rows, padded with zeros: a result then does not depend on its
-    neighbours, and one shape can be compiled. backend: what runs them, by default eager torch.
+    Both towers always run on exactly `batch` rows, padded with zeros, unless a call names another number: a result then
+    does not depend on its neighbours, and one shape can be compiled. backend: what runs them, by default eager torch.
     """
 
     def __init__(
@@ -83,16 +83,17 @@ class Scorer:
         return torch.stack(found) if found else torch.empty(0, self.width, device=self.device)
 
     @torch.no_grad()
-    def embed_images(self, images: torch.Tensor) -> torch.Tensor:
+    def embed_images(self, images: torch.Tensor, batch: int | None = None) -> torch.Tensor:
         """uint8 RGB [B, H, W, 3] -> float32 [B, D], normalised, on the scorer's device.
 
-        Resize, crop and normalisation equal open_clip's on PIL images. Raises ValueError for other inputs.
+        Resize, crop and normalisation equal open_clip's on PIL images. batch: rows that the tower runs on, if not the
+        scorer's; the last bits are those of this batch. Raises ValueError for other inputs.
         """
         if images.ndim != 4:
             raise ValueError(f"images: expected uint8 [B, H, W, 3], given {list(images.shape)}")
         plan = self._plan(images.shape[1], images.shape[2])
         tower = lambda chunk: self._image_tower(clip_input(chunk, plan, self.dtype))  # noqa: E731
-        return self._embed(upload(images, self.device), tower)
+        return self._embed(upload(images, self.device), tower, batch)
 
     @torch.no_grad()
     def embed_mixed(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -124,10 +125,13 @@ class Scorer:
         order = torch.tensor([at for places in groups.values() for at in places]).argsort()
         return torch.cat(pieces)[upload(order, self.device)]
 
-    def _embed(self, rows: torch.Tensor, tower: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    def _embed(
+        self, rows: torch.Tensor, tower: Callable[[torch.Tensor], torch.Tensor], batch: int | None = None
+    ) -> torch.Tensor:
+        batch = batch or self.batch
         result = torch.empty(len(rows), self.width, device=self.device)
-        for start in range(0, len(rows), self.batch):
-            chunk = rows[start : start + self.batch]
-            padding = chunk.new_zeros(self.batch - len(chunk), *chunk.shape[1:])
-            result[start : start + self.batch] = tower(torch.cat([chunk, padding]))[: len(chunk)]
+        for start in range(0, len(rows), batch):
+            chunk = rows[start : start + batch]
+            padding = chunk.new_zeros(batch - len(chunk), *chunk.shape[1:])
+            result[start : start + batch] = tower(torch.cat([chunk, padding]))[: len(chunk)]
         return result

@@ -16,7 +16,7 @@ import torch
 
 from discl.engine.compile_cache import device_name
 from discl.engine.export.manifest import ExportedPart
-from discl.engine.networks import SCORE_BATCH, micro_batch
+from discl.engine.networks import SCORE_BATCH, micro_batch, preview_batch
 from discl.engine.reproducible import stable_rows
 from discl.errors import ModelError
 
@@ -74,7 +74,8 @@ def batch_profile(part: str, slots: int) -> tuple[int, int, int]:
         "clip_image": SCORE_BATCH,
         "clip_text": SCORE_BATCH,
     }[part]
-    return 1, usual, usual
+    most = max(usual, preview_batch(slots)) if part == "clip_image" else usual
+    return 1, usual, most
 
 
 def plan_facts(trt: ModuleType, part: ExportedPart, slots: int, device: torch.device) -> dict[str, Any]:

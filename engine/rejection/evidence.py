@@ -10,6 +10,7 @@ import torch
 LOOK = 4
 TEXT_SCORE, MARGIN, IMAGE_SCORE, GAP = range(LOOK)
 TINY = 1e-12  # squared gap of a step without text guidance
+AT_ONCE = 2**22  # products that `_best_other` may hold: few texts are compared with all previews together
 
 
 def look(
@@ -32,10 +33,10 @@ def source_scores(
 
 
 def _best_other(embeddings: torch.Tensor, others: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """Row by row: the last bits of a matrix product depend on how many rows there are. 0 where there is no other."""
-    rows = [(others * embedding).sum(1) for embedding in embeddings]
-    best = torch.stack(rows).masked_fill(own, -torch.inf).amax(1)
-    return best.nan_to_num(neginf=0.0)
+    """0 where there is no other. Sums of products: the last bits of a matrix product depend on a row's place in it."""
+    together = len(embeddings) if len(embeddings) * others.numel() <= AT_ONCE else 1
+    scores = torch.cat([(rows[:, None] * others).sum(2) for rows in embeddings.split(together)])
+    return scores.masked_fill(own, -torch.inf).amax(1).nan_to_num(neginf=0.0)
 
 
 def evidence(looks: np.ndarray, source: np.ndarray, prior: np.ndarray, threshold: np.ndarray) -> tuple[np.ndarray, int]:
@@ -44,12 +45,13 @@ def evidence(looks: np.ndarray, source: np.ndarray, prior: np.ndarray, threshold
     source [n, 2]: its text score and margin. prior [n]: log-odds that this text is accepted. threshold [n]: text scores
     count from it.
     """
-    now, before = looks[:, -1], looks[:, :-1]
+    now, before = looks[:, -1:], looks[:, :-1]
     scores = looks[..., TEXT_SCORE] - threshold[:, None]
-    curved = [scores[:, -1], now[:, MARGIN], now[:, IMAGE_SCORE], *scores[:, :-1].T]
-    slopes = [*(now[:, TEXT_SCORE, None] - before[..., TEXT_SCORE]).T, *(now[:, MARGIN, None] - before[..., MARGIN]).T]
-    straight = [now[:, GAP], source[:, 0] - threshold, source[:, 1], prior, *slopes]
-    return np.column_stack([*curved, *straight]).astype(np.float64), len(curved)
+    slopes = [now[..., column] - before[..., column] for column in (TEXT_SCORE, MARGIN)]
+    curved = [scores[:, -1:], now[..., MARGIN], now[..., IMAGE_SCORE], scores[:, :-1]]
+    expected, _ = expectation(source, prior, threshold)
+    straight = [now[..., GAP], expected, *slopes]
+    return np.concatenate([*curved, *straight], 1, dtype=np.float64), 2 + scores.shape[1]
 
 
 def expectation(source: np.ndarray, prior: np.ndarray, threshold: np.ndarray) -> tuple[np.ndarray, int]:

@@ -52,8 +52,8 @@ class Logistic:
 
 def _expand(features: np.ndarray, knots: np.ndarray) -> np.ndarray:
     features = np.asarray(features, np.float64)
-    curved = features[:, : knots.shape[1]]
-    return np.concatenate([features, *(np.maximum(curved - knot, 0) for knot in knots)], axis=1)
+    bent = np.maximum(features[:, None, : knots.shape[1]] - knots, 0)
+    return np.concatenate([features, bent.reshape(len(features), -1)], axis=1)
 
 
 def _newton(columns: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from discl import DisclError, Engine, Request
+from discl.engine.networks import PREVIEW_BATCH, micro_batch, preview_batch
+from discl.engine.reproducible import stable_rows
 from tests.engine.oracle import random_image
 from tests.tiny import tiny_clip, tiny_sd
 
@@ -18,23 +20,25 @@ class BelowThreshold:
     """Rejects where the decoded preview's text score is below a threshold; its second feature is the guidance gap."""
 
     def __init__(self, threshold: float):
-        self.threshold, self.seen = threshold, []
+        self.threshold = threshold
 
     def checks(self, level: int, steps: int) -> tuple[int, ...]:
         return tuple(done for done in (2, 4) if done < steps)
 
-    def wants(self, work, steps):
-        return True
+    def wants(self, works, steps):
+        return [True] * len(works)
 
     def features(self, networks, scorer, works, x0, gaps):
-        assert len(works) == len(x0) == len(gaps) <= networks.autoencoder.batch
-        pixels, _ = networks.autoencoder.decode(x0)
+        assert len(works) == len(x0) == len(gaps) == networks.preview_batch
+        pixels = torch.cat([networks.autoencoder.decode(part)[0] for part in x0.split(networks.autoencoder.batch)])
         texts = scorer.embed_texts([work.request.prompt for work in works])
         return torch.stack([(scorer.embed_images(pixels) * texts).sum(1), gaps], dim=1)
 
-    def rejects(self, work, steps, features):
-        self.seen.append((work.request.key, steps))
-        return f"step {steps}: {features[0]} is low" if features[0] < self.threshold else ""
+    def verdicts(self, works, steps, features):
+        for work, done, row in zip(works, steps, features, strict=True):
+            assert work.trace[-1][0] == done and np.array_equal(work.trace[-1][1], row)
+        rows = zip(steps, features, strict=True)
+        return [f"step {done}: {row[0]} is low" if row[0] < self.threshold else "" for done, row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +146,15 @@ def test_rows_stay_full_while_verdicts_are_awaited(models, threshold, slots):
     samples, engine = run(models, requests, BelowThreshold(threshold), slots)
     assert {sample.status for sample in samples.values()} == {"ok", "rejected-early"}
     assert engine.stats.slot_occupancy > 0.9
+
+
+def test_previews_never_take_the_places_that_fill_the_rows():
+    """One batch gathers and one is under way, on places that others leave free; a batch is one whose rows are alike."""
+    for slots in range(1, 200):
+        batch = preview_batch(slots)
+        assert batch == stable_rows(batch) and micro_batch(slots) <= batch <= PREVIEW_BATCH
+        assert batch == micro_batch(slots) or 2 * batch <= slots
+    assert preview_batch(64) == PREVIEW_BATCH == 32
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -10,6 +10,7 @@ import torch
 
 from discl import DisclError, Engine, Request
 from discl.engine.rejection import Judge, LatentTracer, Rule, Tracer, decoder
+from discl.engine.rejection import evidence as evidence_module
 from discl.engine.rejection.decoder import SmallDecoder, fit_decoder
 from discl.engine.rejection.evidence import LOOK, evidence, expectation, look
 from discl.engine.rejection.logistic import Logistic
@@ -106,6 +107,20 @@ def test_a_look_is_four_plain_numbers(traced, models):
     assert all(row.shape == (LOOK + 2,) for sample in samples.values() for _, row in sample.trace)
 
 
+@pytest.mark.parametrize("count", [1, 5, 32])
+def test_a_look_does_not_depend_on_how_many_are_compared_at_once(monkeypatch, count):
+    rng = torch.Generator().manual_seed(count)
+    embeddings, sources, others = (torch.randn(rows, 48, generator=rng) for rows in (count, count, 9))
+    texts, own, gaps = others[[0] * count], torch.arange(9).eq(0).expand(count, 9), torch.rand(count, generator=rng)
+    together = look(embeddings, texts, others, own, sources, gaps)
+    monkeypatch.setattr(evidence_module, "AT_ONCE", 0)
+    torch.testing.assert_close(look(embeddings, texts, others, own, sources, gaps), together, rtol=0, atol=0)
+    for row in range(count):
+        alone = (part[row : row + 1] for part in (embeddings, texts))
+        rest = (part[row : row + 1] for part in (own, sources, gaps))
+        torch.testing.assert_close(look(*alone, others, *rest)[0], together[row], rtol=0, atol=0)
+
+
 def test_verdicts_are_those_of_the_recorded_traces(models, traced, rule):
     _, samples, _ = traced
     with open_engine(models) as engine:
@@ -131,12 +146,13 @@ def verdicts(models, rule, requests, slots=4) -> dict:
         return {s.request.key: (s.status, s.rejected_at, s.reason) for s in engine.run(requests)}
 
 
-def test_verdicts_do_not_depend_on_neighbours_order_or_restarts(models, rule):
+@pytest.mark.parametrize("slots", [4, 40])  # previews are judged by 4 and by 20
+def test_verdicts_do_not_depend_on_neighbours_order_or_restarts(models, rule, slots):
     requests = wishes(COUNT)
-    together = verdicts(models, rule, requests)
-    assert verdicts(models, rule, requests[::-1]) == together
-    assert verdicts(models, rule, requests[20:]) == {r.key: together[r.key] for r in requests[20:]}
-    assert verdicts(models, rule, requests[7:8]) == {requests[7].key: together[requests[7].key]}
+    together = verdicts(models, rule, requests, slots)
+    assert verdicts(models, rule, requests[::-1], slots) == together
+    assert verdicts(models, rule, requests[20:], slots) == {r.key: together[r.key] for r in requests[20:]}
+    assert verdicts(models, rule, requests[7:8], slots) == {requests[7].key: together[requests[7].key]}
 
 
 @pytest.mark.parametrize("slots", [1, 16])
