@@ -92,6 +92,8 @@ class Loop:
     def _turn(self) -> bool:
         """Read, step, finish. False when every request has become a sample and nothing is left to yield."""
         self._admit()
+        if self._previews:
+            self._judge(self._previews, everything=not self._scheduler.full)
         # What the feed waits for must not wait for a full micro-batch.
         flush = self._intake.idle and self._scheduler.wants_more and self._finisher.busy
         step = None if flush else self._scheduler.next_step()
@@ -99,12 +101,8 @@ class Loop:
             self._step(step)
         elif self._intake.idle and not (self._finisher.busy or self._samples or self._scheduler.busy):
             raise DisclError("requests gave None (nothing now), but no sample is under way to wait for")
-        judging = self._previews is not None and self._previews.busy
-        if self._previews:
-            self._judge(self._previews, everything=step is None or self._idles(step))
-        ending = step is None and not judging
-        self._finisher.launch(self._stats.engine_steps, everything=ending)
-        for bucket, work, sample in self._finisher.collect(wait=ending):
+        self._finisher.launch(self._stats.engine_steps, everything=step is None)
+        for bucket, work, sample in self._finisher.collect(wait=step is None):
             self._deliver(bucket, work, sample)
         if self._scheduler.holding and not self._scheduler.running:
             self._grow()
@@ -188,9 +186,6 @@ class Loop:
                 self._finish(rejected(work, self._capacity.slots))
             else:
                 self._scheduler.pause(bucket, place, paused=False)
-
-    def _idles(self, step: Step) -> bool:
-        return sum(active.rows for active in step.active) < self._buffers[step.bucket].rows
 
     def _slots(self, bucket: Bucket) -> Slots:
         if bucket not in self._buffers:

@@ -178,6 +178,11 @@ class Scheduler:
         """Whether the next step would leave rows idle that another work might fill."""
         return not self._closed and self.waiting < self.window and not self._full(self._current)
 
+    @property
+    def full(self) -> bool:
+        """Whether some bucket has works enough for all its rows, as far as they fit; then a step can run."""
+        return not self.holding and any(map(self._full, self.buckets))
+
     def add(self, work: Hashable, bucket: Hashable, rows: Sequence[int]) -> None:
         """rows: network rows of each step that the work needs, one entry a step."""
         if not rows:

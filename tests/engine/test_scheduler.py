@@ -27,13 +27,15 @@ class Simulation:
 
     def turn(self):
         self.read()
+        full = self.scheduler.full
         step = self.scheduler.next_step()
         if step is None:
+            assert not full
             return None
         bucket = self.scheduler.buckets[step.bucket]
         used = sum(active.rows for active in step.active)
         idle = bucket.rows - used
-        assert idle >= 0
+        assert 0 <= idle < 2 if full else idle > 0
         assert len({active.place for active in step.active}) == len(step.active)
         if not self.exhausted:
             assert not any(item.cost <= idle for item in bucket.waiting) or not bucket.free
@@ -170,6 +172,21 @@ def test_a_dropped_place_is_free_again():
     assert step.admitted[0][1] == "b"
     assert [name for _, name in scheduler.advance(step)] == ["b"]
     assert not scheduler.busy
+
+
+def test_paused_and_held_works_fill_no_rows():
+    scheduler = Scheduler(2)
+    for name in "abc":
+        scheduler.add(name, "x", [1] * 9)
+    assert scheduler.full
+    scheduler.advance(scheduler.next_step())
+    scheduler.pause("x", 0)
+    assert scheduler.full  # with the one that waits
+    scheduler.holding = True
+    assert not scheduler.full and len(scheduler.next_step().active) == 1
+    scheduler.pause("x", 0, paused=False)
+    scheduler.holding = False
+    assert scheduler.full and len(scheduler.next_step().active) == 2
 
 
 @pytest.mark.parametrize("seed", range(5))
