@@ -89,10 +89,6 @@ class Previews:
         self._waiting: dict[Bucket, list[Preview]] = {}
         self._flights: deque[Flight] = deque()
 
-    @property
-    def busy(self) -> bool:
-        return bool(self._waiting or self._flights)
-
     def due(self, running: Sequence[tuple[int, Work, int]]) -> list[tuple[int, Work, int]]:
         """Of (place, work, steps done), those that are to be judged now."""
         checked = [entry for entry in running if entry[2] in entry[1].checks]
