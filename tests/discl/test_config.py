@@ -291,6 +291,18 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         assert str(tmp_path / name) in str(caught.value)
 
 
+@pytest.mark.parametrize("path", ["a\0b", "a" * 5000, 5, None, b"run.toml"])
+def test_what_cannot_be_a_path_is_named(path):
+    with pytest.raises(ConfigError, match=r"check the path|give the name of a config file"):
+        load_config(path)
+
+
+def test_a_base_that_cannot_be_a_path_is_named(tmp_path):
+    (tmp_path / "run.toml").write_text('base = "a\\u0000b"\n[data]\nkind = "digits-lt"\n')
+    with pytest.raises(ConfigError, match="check the path"):
+        load_config(tmp_path / "run.toml")
+
+
 def test_a_cache_is_a_folder_beside_the_config_or_a_url():
     assert load().engine.cache == ""
     assert load('[engine]\ncache = "code"\n').engine.cache == "/here/code"

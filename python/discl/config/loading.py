@@ -34,9 +34,11 @@ def load_config(path: str | os.PathLike, overrides: Iterable[str] = ()) -> RunCo
     Raises ConfigError in one line for a missing or malformed file, an unknown or unavailable key, a bad
     value.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ConfigError(f"{path!r} is no path of a file; give the name of a config file or of a shipped config")
     path = Path(path)
     shipped = SHIPPED / f"{path}.toml"
-    if not path.exists() and len(path.parts) == 1 and shipped.is_file():
+    if not os.path.exists(path) and len(path.parts) == 1 and os.path.isfile(shipped):
         return parse_config(shipped.read_text("utf-8"), Path.cwd(), str(path), overrides, SHIPPED)
     return parse_config(_read(path), path.absolute().parent, str(path), overrides)
 
@@ -52,8 +54,8 @@ def _read(path: Path) -> str:
         )
         hint = f", or name a config of the package, {shipped[0]!r} say" if shipped else ""
         raise ConfigError(f"{path}: no such config file; check the path{hint}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as a UTF-8 text file ({error}); check the path") from None
+    except (OSError, ValueError) as error:  # not UTF-8, or a name with a null byte
+        raise ConfigError(f"{str(path)!r}: cannot be read as a UTF-8 text file ({error}); check the path") from None
 
 
 def parse_config(
