@@ -19,6 +19,7 @@ from discl.data.table import DataTable
 from discl.errors import ConfigError, DataError
 from discl.level_work import LevelWork, level_work
 from discl.prompts import Prompts, fill
+from discl.quarantine import bare
 from discl.recipe import digest, retry_noise_seed, sample_key
 from discl.rejection import is_control
 from discl.sizes import apply_policy
@@ -227,6 +228,7 @@ class Plan(Sequence[PlannedSample]):
 
     def quarantine(self, row: int, reason: str) -> None:
         path = self.table.source(row)
+        reason = bare(path, reason)
         log.warning("%s: quarantined: %s", path, reason)
         self.quarantined.append((path, reason))
 

@@ -27,7 +27,7 @@ class Quarantine:
 
     def record(self, bad: Iterable[tuple[str, str]]) -> None:
         """Write what is new, durably; does not count."""
-        lines = [json.dumps({"path": path, "reason": why}) for path, why in bad if path not in self.known]
+        lines = [json.dumps({"path": path, "reason": bare(path, why)}) for path, why in bad if path not in self.known]
         if not lines:
             return
         self.known.update(json.loads(line)["path"] for line in lines)
@@ -48,8 +48,13 @@ class Quarantine:
             raise RunFailed(
                 f"{self.count} of {self.total} images cannot be used, above data.max_bad_share = "
                 f"{self.max_bad_share}; repair or remove them (see {self.file}) or raise the limit. "
-                f"The last: {path}: {reason}"
+                f"The last: {path}: {bare(path, reason)}"
             )
+
+
+def bare(path: str, reason: str) -> str:
+    """The reason without the path that an error's text begins with: it stands beside it."""
+    return reason.removeprefix(f"{path}: ")
 
 
 def _paths(file: Path) -> list[str]:

@@ -33,6 +33,7 @@ def test_a_damaged_picture_is_quarantined_and_the_run_goes_on(file):
     assert len(store) == PLANNED - 4
     lines = (Path(store.path) / "quarantine.jsonl").read_text().splitlines()
     assert [json.loads(line)["path"] for line in lines] == [str(picture)]
+    assert lines[0].count(str(picture)) == 1, "the reason does not repeat the path"
     assert {event["path"] for event in events if event["event"] == "quarantined"} == {str(picture)}
     assert runs(store)[0]["counts"]["quarantined"] == 1
 
@@ -55,7 +56,9 @@ def test_the_share_of_bad_pictures_is_of_all_images_not_of_the_hard_ones(file):
 def test_bad_pictures_found_at_loading_and_later_are_counted_together(file):
     later, first = damage(file), file.parent / "data" / "common" / "0.png"
     first.write_bytes(b"no picture")
-    with pytest.raises(RunFailed, match="2 of 11 images"):
+    with pytest.raises(RunFailed, match="2 of 11 images") as caught:
         fake(file, "data.max_bad_share=0.1")
     lines = (file.parent / "store" / "quarantine.jsonl").read_text().splitlines()
     assert {json.loads(line)["path"] for line in lines} == {str(first), str(later)}
+    assert {line.count(str(file.parent)) for line in lines} == {1}, "reasons do not repeat the path"
+    assert str(caught.value).count(str(later)) == 1
