@@ -71,7 +71,8 @@ class Sources:
         width, height = (side - side % self._multiple for side in wanted)
         if min(width, height) < self._multiple:
             raise ValueError(
-                f"{wanted[0]} x {wanted[1]} pixels: a latent cell alone has {self._multiple} pixels a side"
+                f"{wanted[0]} x {wanted[1]} pixels: a latent cell alone has {self._multiple} pixels a side; "
+                f"give an image or a size of at least {self._multiple} x {self._multiple}"
             )
         digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
         picture = Picture(image, height, width, (digest, image.size, height, width))

@@ -100,7 +100,9 @@ def test_what_is_no_request_is_named(engine, stranger):
 def test_endless_sources_that_cannot_be_read_are_reported_as_they_come(engine):
     broken = Request(Image.new("RGB", (8, 4)), "a cat", 0, 0)  # half a latent cell
     run = engine.run(itertools.repeat(broken))
-    assert {sample.status for sample in itertools.islice(run, 50)} == {"error"}
+    found = list(itertools.islice(run, 50))
+    assert {sample.status for sample in found} == {"error"}
+    assert all("8 x 4 pixels" in sample.reason and "give an image" in sample.reason for sample in found)
     run.close()
 
 
