@@ -15,7 +15,9 @@ from discl._C import BatchReader
 from discl.data import DataTable, load_data
 from discl.data.images import decode_image
 from discl.data.reference import labels_by_name
-from discl.errors import DataError, StoreError
+from discl.data.table import SPLITS
+from discl.errors import ConfigError, DataError, StoreError
+from discl.given import check_has, shown
 from discl.store.columns import classes
 from discl.substitutes import Substitutes
 
@@ -44,16 +46,19 @@ class SpectrumDataset(Dataset):
     Columns of length N: `labels` int32, `levels` int16 (100 = real), `is_synth` bool, `tail` bool (False for
     synthetic rows), `ids` objects (table id or store key). An image that cannot be read or decoded is replaced by
     the next of its class and level: what comes carries that one's id, and `substituted` counts in this process.
-    Raises StoreError where store and data disagree about the classes.
+    Raises ConfigError for an argument of the wrong kind, StoreError where store and data disagree about the classes.
     """
 
     def __init__(
         self, store, data, selection="default", transform=None, split="train", tail=None, without=()
     ):  # fmt: skip
+        _check(store, data, selection, transform, split)
         data = data if isinstance(data, DataTable) else load_data(data)
+        tail = None if tail is None else _table_rows("tail", tail, data)
+        without = _table_rows("without", without, data)
         self.store, self.data, self.transform = store, data, transform
         self.class_names, self.train_counts = data.class_names, data.train_counts
-        real = np.setdiff1d(data.rows(split), np.asarray(without, np.int64), assume_unique=True)
+        real = np.setdiff1d(data.rows(split), without, assume_unique=True)
         synthetic = _synthetic(store, selection, data.class_names)
         self.n_real = len(real)
         self._real, self._stored = real, synthetic.rows
@@ -185,6 +190,32 @@ class _Synthetic(NamedTuple):
     rows: np.ndarray
     labels: np.ndarray
     levels: np.ndarray
+
+
+def _check(store, data, selection, transform, split) -> None:
+    """ConfigError for what is of the wrong kind, before anything is read."""
+    call = "SpectrumDataset"
+    if store is not None:
+        advice = "open it with discl.Store(path), or give None for real images only"
+        check_has(call, "store", store, ("selection", "rows", "scan", "places"), advice)
+    if not isinstance(data, DataTable):
+        advice = "give a DataTable, or the config's table: load_config(file).data"
+        check_has(call, "data", data, ("kind", "root", "max_bad_share", "allow_licenses"), advice)
+    if isinstance(selection, bytes) or not isinstance(selection, Iterable):
+        raise ConfigError(f"{call}(selection={shown(selection)}): give its name in the store, or the keys")
+    if transform is not None and not callable(transform):
+        raise ConfigError(f"{call}(transform={shown(transform)}): give a function of a PIL image, or None")
+    if split not in SPLITS:
+        raise ConfigError(f"{call}(split={shown(split)}): give one of {', '.join(SPLITS)}")
+
+
+def _table_rows(name: str, given, data: DataTable) -> np.ndarray:
+    """int64. ConfigError for what is no row of the table."""
+    rows = np.asarray(given)
+    sound = rows.ndim == 1 and (not rows.size or np.issubdtype(rows.dtype, np.integer))
+    if not sound or np.any((rows < 0) | (rows >= len(data))):
+        raise ConfigError(f"SpectrumDataset({name}={shown(given)}): give table rows from 0 to {len(data) - 1}")
+    return rows.astype(np.int64)
 
 
 def _few_rows(data: DataTable, few_below: int = 20) -> np.ndarray:

@@ -42,7 +42,10 @@ class Feedback:
 
 def frozen_weights(weights, rows: int) -> np.ndarray:
     """A float32 copy that nobody can change. Raises ConfigError unless there is a sound weight for every row."""
-    weights = np.array(weights, np.float32)
+    try:
+        weights = np.array(weights, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"weights must be numbers, one for each of the dataset's {rows} rows: {error}") from None
     if weights.shape != (rows,):
         raise ConfigError(f"weights of shape {list(weights.shape)}; give one for each of the dataset's {rows} rows")
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):

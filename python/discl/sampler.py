@@ -1,6 +1,7 @@
 """A dataset and a curriculum become batches of row numbers: a pure function of (seed, epoch, position)."""
 
 import math
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
@@ -11,6 +12,10 @@ from discl._C import Order
 from discl.curriculum import Curriculum, EpochPlan
 from discl.errors import ConfigError
 from discl.feedback import Feedback, frozen_weights
+from discl.given import check_has, shown
+
+OF_DATASET = ("class_names", "labels", "levels", "is_synth", "tail", "n_real")
+OF_CURRICULUM = ("policy", "epochs", "curriculum_epochs", "tail_share", "nontail_share", "synthetic_scale")
 
 
 class CurriculumSampler(Sampler):
@@ -18,7 +23,8 @@ class CurriculumSampler(Sampler):
 
     dataset: SpectrumDataset. curriculum: CurriculumConfig. batch: images per step over all ranks, of which
     this rank gets its part; the global batch is the same for every world size, the last may be smaller.
-    levels: the spectrum's (default: those in the dataset). Raises ConfigError where ranks do not divide it.
+    levels: the spectrum's (default: those in the dataset). Raises ConfigError for an argument of the wrong kind and
+    where ranks do not divide the batch.
 
     A rank without rows in the last, smaller batch does not get an empty list: its epoch ends one batch earlier
     than `len`, which counts the steps of all ranks. DistributedDataParallel's `join` evens that out.
@@ -28,6 +34,10 @@ class CurriculumSampler(Sampler):
     """
 
     def __init__(self, dataset, curriculum, batch: int, seed: int, rank: int = 0, world: int = 1, levels=None):
+        check_has("CurriculumSampler", "dataset", dataset, OF_DATASET, "give a discl.SpectrumDataset")
+        check_has("CurriculumSampler", "curriculum", curriculum, OF_CURRICULUM, "give load_config(file).curriculum")
+        if levels is not None:
+            levels = _levels(levels)
         batch, world = _whole("batch", batch, 1), _whole("world", world, 1)
         seed, rank = _whole("seed", seed, 0, 2**64), _whole("rank", rank, 0, world)
         if batch % world:
@@ -105,10 +115,14 @@ class CurriculumSampler(Sampler):
 
         Raises ConfigError for a probability that is not finite: no gain could be compared with it.
         """
-        gain = float(p_after) - float(p_before)
+        level = _whole("level", level, 0, 101, call="observe")
+        try:
+            gain = float(p_after) - float(p_before)
+        except (TypeError, ValueError):
+            gain = math.nan
         if not math.isfinite(gain):
             raise ConfigError(f"observe({level}, {p_before}, {p_after}): give two probabilities, both finite")
-        self._feedback = replace(self._feedback, progress={**self._feedback.progress, int(level): gain})
+        self._feedback = replace(self._feedback, progress={**self._feedback.progress, level: gain})
 
     def set_class_levels(self, levels: Mapping[int, int | Iterable[int]]) -> None:
         """Class -> its own level or levels in curriculum epochs, instead of the policy's; 100: real images only.
@@ -116,10 +130,15 @@ class CurriculumSampler(Sampler):
         An accuracy probe that raises and lowers a level per class (CUDA, ICLR 2023) is a loop around this.
         """
         classes, known = self.curriculum.classes, {*self.curriculum.levels, 100}
-        chosen = {
-            int(label): (int(of),) if isinstance(of, (int, np.integer)) else tuple(sorted(map(int, of)))
-            for label, of in levels.items()
-        }
+        try:
+            chosen = {
+                int(label): (int(of),) if isinstance(of, (int, np.integer)) else tuple(sorted(map(int, of)))
+                for label, of in levels.items()
+            }
+        except (AttributeError, TypeError, ValueError):
+            raise ConfigError(
+                f"set_class_levels({shown(levels)}): give class -> level or levels, such as {{0: 30, 1: [10, 30]}}"
+            ) from None
         for label, some in chosen.items():
             if not 0 <= label < classes or not known.issuperset(some):
                 raise ConfigError(
@@ -157,7 +176,7 @@ class CurriculumSampler(Sampler):
 
     def load_state_dict(self, state: dict) -> None:
         """Continue where `state` stands. Raises ConfigError if seed, batch or images differ, as the order would."""
-        absent = sorted(self.state_dict().keys() - set(state or ()))
+        absent = sorted(self.state_dict().keys() - set(state)) if isinstance(state, Mapping) else ["all of it"]
         if absent:
             raise ConfigError(
                 f"this is no state of a CurriculumSampler: it lacks {', '.join(absent)}; give state_dict()'s"
@@ -173,19 +192,34 @@ class CurriculumSampler(Sampler):
                 "the checkpoint was made with other images; resume with the same data and selection, and with "
                 "Store(path, at=snapshot) where the store has grown"
             )
-        self.epoch, self.step = state["epoch"], state["step"]
-        self._feedback = Feedback.of(state["feedback"])
-        self._frozen = {epoch: Feedback.of(told) for epoch, told in state["frozen"]}
+        call = "CurriculumSampler.load_state_dict"
+        epoch = _whole("epoch", state["epoch"], 0, call=call)
+        step = _whole("step", state["step"], 0, len(self), call=call)
+        try:
+            feedback = Feedback.of(state["feedback"])
+            frozen = {_whole("frozen", at, 0, call=call): Feedback.of(told) for at, told in state["frozen"]}
+        except (KeyError, TypeError, ValueError, zlib.error) as error:
+            raise ConfigError(
+                f"this is no state of a CurriculumSampler: what was observed cannot be read ({error!r}); "
+                "give state_dict()'s"
+            ) from error
+        self.epoch, self.step, self._feedback, self._frozen = epoch, step, feedback, frozen
         self._plan = self._order = None
 
 
-def _whole(name: str, value, least: int, below: int | None = None) -> int:
+def _whole(name: str, value, least: int, below: int | None = None, call: str = "CurriculumSampler") -> int:
     """Python's own int, which JSON takes, of any integer in [least, below)."""
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or value < least or (below is not None and value >= below):
         span = f"of at least {least}" if below is None else f"from {least} to {below - 1}"
-        raise ConfigError(f"CurriculumSampler({name}={value!r}): give a whole number {span}")
+        raise ConfigError(f"{call}({name}={shown(value)}): give a whole number {span}")
     return int(value)
+
+
+def _levels(given) -> tuple[int, ...]:
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise ConfigError(f"CurriculumSampler(levels={shown(given)}): give image-guidance levels, such as [0, 30, 50]")
+    return tuple(_whole("levels", level, 0, 101) for level in given)
 
 
 class InOrder:

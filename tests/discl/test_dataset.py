@@ -8,7 +8,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from discl.dataset import SpectrumDataset
-from discl.errors import DataError, StoreError
+from discl.errors import ConfigError, DataError, StoreError
 from tests.discl.spectrum_samples import key, make_store, make_table
 
 
@@ -82,3 +82,26 @@ def test_a_file_that_is_gone(tmp_path, table):
     (tmp_path / "data" / "train-0-0.png").unlink()
     with pytest.raises(DataError, match=r"train-0-0\.png: cannot be read: No such file"):
         SpectrumDataset(None, table).encoded(0)
+
+
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        ({"store": "runs/store"}, r"store='runs/store'\): it has no selection.* open it with discl\.Store\(path\)"),
+        ({"store": SpectrumDataset}, "a class, not one of its objects"),
+        ({"data": "images/"}, r"data='images/'\): it has no kind.* give a DataTable"),
+        ({"data": None}, "give a DataTable"),
+        ({"selection": 5}, "give its name in the store, or the keys"),
+        ({"selection": b"default"}, "give its name in the store, or the keys"),
+        ({"transform": 224}, "give a function of a PIL image"),
+        ({"split": "trian"}, "give one of train, val, test"),
+        ({"tail": [0.5]}, "give table rows from 0 to 33"),
+        ({"tail": [34]}, "give table rows from 0 to 33"),
+        ({"tail": 3}, "give table rows from 0 to 33"),
+        ({"without": ["0.png"]}, "give table rows from 0 to 33"),
+        ({"without": [-1]}, "give table rows from 0 to 33"),
+    ],
+)
+def test_what_is_of_the_wrong_kind_is_named_with_its_remedy(table, given, advice):
+    with pytest.raises(ConfigError, match=advice):
+        SpectrumDataset(**({"store": None, "data": table} | given))
