@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import hashlib
 import json
 import logging
@@ -16,7 +15,7 @@ from typing import Any
 import open_clip
 import torch
 
-from discl.errors import ModelError
+from discl.errors import ModelError, nearest
 
 CONFIG = "open_clip_config.json"
 FORMS = '"ViT-B-32:openai", "ViT-B-32:file.safetensors", "hf-hub:org/name" or an open_clip folder'
@@ -87,8 +86,8 @@ def _resolve(name: str) -> tuple[str, str | None]:
 
 
 def _nearest(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0)
-    return f"; the nearest known is {near[0]!r}" if near else ""
+    near = nearest(word, known)
+    return f"; the nearest known is {near!r}" if near else ""
 
 
 def _explain(name: str, source: str, weights: str | None, cause: Exception) -> str:

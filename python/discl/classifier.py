@@ -1,6 +1,5 @@
 """A name becomes an image classifier and the view of images it is trained on."""
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,7 +8,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from discl.clip_classifier import CAPTIONS, PREFIX, ClipClassifier, clip_views
-from discl.errors import ConfigError
+from discl.errors import ConfigError, nearest
 from discl.views import View
 
 
@@ -117,11 +116,9 @@ def _timm(name: str) -> Recipe:
     import timm
 
     if name not in timm.list_models() and name not in timm.list_pretrained():
-        known = [*RECIPES, *timm.list_models()]
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         raise ConfigError(
             f"train.model = {name!r}; expected one of {', '.join(RECIPES)}, clip:NAME:weights or a model of timm "
-            f"(nearest: {near!r})"
+            f"(nearest: {nearest(name, [*RECIPES, *timm.list_models()])!r})"
         )
     settings = timm.get_pretrained_cfg(name)
     test = View.of_shares(settings.input_size[-1], settings.mean, settings.std) if settings else View(224)

@@ -1,7 +1,10 @@
-"""The errors that discl raises for its users. A leaf: every room may import it, it imports nothing.
+"""The errors that discl raises for its users. A leaf: every room may import it, it imports nothing of ours.
 
 Each message says what was given, what is wrong and what to do. `exit_code` is what the command line returns.
 """
+
+import difflib
+from collections.abc import Iterable
 
 
 class DisclError(Exception):
@@ -30,3 +33,8 @@ class RunFailed(DisclError):
     """The run itself failed although the input was accepted (exit code 1)."""
 
     exit_code = 1
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The one of `known` that is most like `word`, for a message about an unknown name; "" where none is known."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)), "")

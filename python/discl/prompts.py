@@ -1,6 +1,5 @@
 """Class names in, texts out: `{class}` templates, or sentences from a file chosen by digest (paper 1.6, 1.7)."""
 
-import difflib
 import json
 import re
 from collections.abc import Sequence
@@ -8,7 +7,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from discl.errors import ConfigError
+from discl.errors import ConfigError, nearest
 
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
@@ -107,10 +106,9 @@ def read_sentences(file: Path, class_names: tuple[str, ...], known: tuple[str, .
     table = read_table(file, where)
     foreign = next((name for name in table if known and name not in known), None)
     if foreign is not None:
-        near = difflib.get_close_matches(foreign, known, n=1, cutoff=0.0)[0]
         raise ConfigError(
-            f"{where}, row {_row(file, foreign)}: class {foreign!r} is not in the data; the nearest is {near!r}: "
-            "rename or remove it"
+            f"{where}, row {_row(file, foreign)}: class {foreign!r} is not in the data; "
+            f"the nearest is {nearest(foreign, known)!r}: rename or remove it"
         )
     missing = [name for name in class_names if name not in table]
     if missing:

@@ -1,6 +1,5 @@
 """Scores in a store's index in, the keys accepted by the threshold rule out (paper 2)."""
 
-import difflib
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -10,7 +9,7 @@ import numpy as np
 
 from discl.attempts import Attempts
 from discl.config import ScoreConfig
-from discl.errors import ConfigError, StoreError
+from discl.errors import ConfigError, StoreError, nearest
 from discl.rejection import refuse_below_rule
 
 if TYPE_CHECKING:
@@ -36,9 +35,9 @@ def check_classes(score: ScoreConfig | None, class_names: Sequence[str]) -> None
     """ConfigError for a class in [score.threshold] that the data does not have: its threshold would never count."""
     for name in score.threshold.classes if score else ():
         if name not in class_names:
-            (nearest,) = difflib.get_close_matches(name, class_names, n=1, cutoff=0.0)
             raise ConfigError(
-                f"[score.threshold] names the class {name!r}, which the data does not have; the nearest is {nearest!r}"
+                f"[score.threshold] names the class {name!r}, which the data does not have; "
+                f"the nearest is {nearest(name, class_names)!r}"
             )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from discl.config.sections import RunConfig
-from discl.errors import ConfigError
+from discl.errors import ConfigError, nearest
 
 
 def require_model(config: RunConfig) -> None:
@@ -75,12 +75,12 @@ def _unknown(place: tuple[str, ...], given: Any) -> str:
     misspelt = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
     if home and len(place) == 2 and not misspelt:
         return f"[{tables[0]}] has no key {key!r}; {key} belongs to [{home}]"
-    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+    near = nearest(key, known)
     if tables:
-        return f"[{'.'.join(tables)}] has no key {key!r}; the nearest known key is {nearest!r}"
+        return f"[{'.'.join(tables)}] has no key {key!r}; the nearest known key is {near!r}"
     if home and not isinstance(given, dict):
         return f"{key} stands outside of a table; it belongs to [{home}]"
-    return f"there is no table [{key}]; the nearest known table is [{nearest}]"
+    return f"there is no table [{key}]; the nearest known table is [{near}]"
 
 
 def _fields(tables: tuple[str, ...]) -> list[str] | None:

@@ -4,7 +4,6 @@ Rows are masks over a `Spool`, so every rule reads records in order: a threshold
 million rows in the memory that 10 million take, but for one 8-byte number per row while a quantile or quota is sorted.
 """
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -16,7 +15,7 @@ import pyarrow as pa
 
 from discl.ahead import ahead
 from discl.attempts import Attempts
-from discl.errors import ConfigError, StoreError
+from discl.errors import ConfigError, StoreError, nearest
 from discl.filtering.coverage import Coverage
 from discl.filtering.cuts import above_quantile, best_of_groups
 from discl.filtering.duplicates import without_near_duplicates
@@ -94,8 +93,8 @@ def _check_names(rules: Rules, spool: Spool, store: str) -> None:
     levels = spool.levels.tolist()
     for name in rules.class_thresholds:
         if name not in spool.class_names:
-            nearest = difflib.get_close_matches(name, spool.class_names, n=1, cutoff=0.0)
-            raise ConfigError(f"threshold of class {name!r}: {store} has no image of it; the nearest is {nearest}")
+            near = nearest(name, spool.class_names)
+            raise ConfigError(f"threshold of class {name!r}: {store} has no image of it; the nearest is {near!r}")
     for level in rules.level_thresholds:
         if level not in levels:
             raise ConfigError(f"threshold of level {level}: {store} has no image of it; it has levels {levels}")
