@@ -79,8 +79,7 @@ def _profile(workload: Workload, given: argparse.Namespace, folder: Path, keep: 
 
 
 def _measure(workload: Workload, given: argparse.Namespace, folder: Path, keep: bool) -> dict:
-    dtype, requests = DTYPES[given.dtype], sized(workload)
-    model, clip = model_of(given, workload, folder), str(workload.write_clip(folder / "clip"))
+    requests, model = sized(workload), model_of(given, workload, folder)
     settings = {
         **workload.settings,
         "dtype": given.dtype,
@@ -89,25 +88,15 @@ def _measure(workload: Workload, given: argparse.Namespace, folder: Path, keep: 
         "size": workload.size,
     }
     compiled = Engine.from_pretrained(model, backend="torch-compile", **settings)
-    contestants, batches = {"engine, compiled": engine_run(compiled, requests)}, {}
+    contestants = {"engine, compiled": engine_run(compiled, requests)}
     if given.dtype == "float8":
         half = Engine.from_pretrained(model, backend="torch-compile", **{**settings, "dtype": "bfloat16"})
         contestants["engine, compiled, bfloat16"] = engine_run(half, requests)
+    warm_up, batches = warmed(contestants), {}
     if not given.alone:
-        eager = Engine.from_pretrained(model, **settings)
-        scoring = Engine.from_pretrained(model, clip=clip, backend="torch-compile", **settings)
-        peers, batches = _peers(model, workload, given, requests, eager.device, dtype)
-        contestants |= {
-            **peers,
-            "engine, eager": engine_run(eager, requests),
-            "engine, compiled, CLIP": engine_run(scoring, requests),
-        }
-    warm_up = {name: seconds(contestant) for name, contestant in contestants.items()}
-    if not given.alone:
-        bare = BareLoop(scoring, workload, requests, given.largest)
-        batches["(c)"] = bare.batches
-        contestants["(c) bare loop, CLIP"] = timed(bare, requests)
-        warm_up["(c) bare loop, CLIP"] = seconds(contestants["(c) bare loop, CLIP"])
+        clip = str(workload.write_clip(folder / "clip"))
+        peers = _peers(model, clip, settings, workload, given, requests)
+        contestants, warm_up, batches = contestants | peers[0], warm_up | peers[1], peers[2]
     rates = interleave(contestants, given.repeats)
     facts = _facts(compiled, workload)
     rates[MATMUL] = np.array([facts["matmul_flops_per_second"] / facts["unet_flops_per_image"]])
@@ -125,8 +114,14 @@ def _measure(workload: Workload, given: argparse.Namespace, folder: Path, keep: 
     )
 
 
-def _peers(model: Path, workload: Workload, given, requests, device, dtype) -> tuple[dict, dict]:
-    """Diffusers three ways, and the batch sizes they were found best at."""
+def _peers(
+    model: Path, clip: str, settings: dict, workload: Workload, given: argparse.Namespace, requests: list[Request]
+) -> tuple[dict, dict, dict]:
+    """Diffusers three ways, the bare loop and the engine's other forms: contestants, their first seconds, and the
+    batch sizes that peers were found best at."""
+    eager = Engine.from_pretrained(model, **settings)
+    scoring = Engine.from_pretrained(model, clip=clip, backend="torch-compile", **settings)
+    device, dtype = eager.device, DTYPES[given.dtype]
     one = Diffusers(model, workload, device, dtype)
     best = best_batch(one, requests, given.largest)
     compiled = Diffusers(model, workload, device, dtype, batch=best, compile_mode=given.peer_mode)
@@ -134,8 +129,18 @@ def _peers(model: Path, workload: Workload, given, requests, device, dtype) -> t
         "(a) diffusers, one call each": timed(one, few_of(requests)),
         "(b) diffusers, batched": timed(one.at(best), requests),
         "(b') diffusers, batched, compiled": timed(compiled, requests),
+        "engine, eager": engine_run(eager, requests),
+        "engine, compiled, CLIP": engine_run(scoring, requests),
     }
-    return contestants, {"(b)": best, "(b')": best}
+    warm_up = warmed(contestants)
+    bare = BareLoop(scoring, workload, requests, given.largest)
+    last = {"(c) bare loop, CLIP": timed(bare, requests)}
+    return contestants | last, warm_up | warmed(last), {"(b)": best, "(b')": best, "(c)": bare.batches}
+
+
+def warmed(contestants: dict[str, Callable[[], float]]) -> dict[str, float]:
+    """Seconds of each one's first run, compilation included."""
+    return {name: seconds(contestant) for name, contestant in contestants.items()}
 
 
 def _facts(engine: Engine, workload: Workload) -> dict:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.options import model_of, settings_of, slots_of
-from benchmarks.timing import interleave, record, seconds
+from benchmarks.timing import interleave, record
 from benchmarks.workload import Workload
 from discl import Engine
 from discl.engine.backends.here import findings
@@ -41,7 +41,7 @@ print("seconds", time.perf_counter() - begin)
 
 def measure_exported(workload: Workload, given: argparse.Namespace, folder: Path, keep: bool) -> dict:
     """torch eager, torch-compile and every exported backend that this device has, taking turns."""
-    from benchmarks.bench_engine import engine_run, sized
+    from benchmarks.bench_engine import engine_run, sized, warmed
 
     model, clip = _written(workload, given, folder)
     settings = {**workload.settings, "dtype": given.dtype, "device": given.device, "clip": clip}
@@ -63,7 +63,7 @@ def measure_exported(workload: Workload, given: argparse.Namespace, folder: Path
         for name, exported in folders.items()
     }
     contestants = {name: engine_run(engine, sized(workload)) for name, engine in engines.items()}
-    warm_up = {name: seconds(contestant) for name, contestant in contestants.items()}
+    warm_up = warmed(contestants)
     peers = [(ours, peer) for ours in backends for peer in ("torch", "torch-compile")]
     return record(
         "engine",
