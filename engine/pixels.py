@@ -3,6 +3,7 @@
 import numpy as np
 from PIL import Image
 
+MAX_PIXELS = 64_000_000  # of one image, read or made
 WHITE = (255, 255, 255, 255)
 ALPHA_MODES = {"RGBA", "LA", "PA", "La", "RGBa"}
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from discl.engine.pixels import to_rgb
+from discl.engine.pixels import MAX_PIXELS, to_rgb
 from discl.errors import DisclError
 
 LEVELS = range(100)
@@ -115,12 +115,14 @@ def _check_text(**texts) -> None:
 
 
 def whole_pixels(size) -> tuple[int, int] | None:
-    """A size, or None for not given: two whole numbers of at least 1."""
+    """A size, or None for not given: two whole numbers of at least 1, of no more than MAX_PIXELS together."""
     if size is None:
         return None
     sides = tuple(size) if isinstance(size, tuple | list) else ()
     if len(sides) != 2 or not all(_is_integer(side) and side >= 1 for side in sides):
         raise DisclError(f"size={size!r} is not (width, height) in pixels")
+    if sides[0] * sides[1] > MAX_PIXELS:
+        raise DisclError(f"size={size!r} is more than {MAX_PIXELS:,} pixels: ask for a smaller image")
     return int(sides[0]), int(sides[1])
 
 

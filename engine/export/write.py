@@ -23,6 +23,7 @@ from discl.engine.parts import Part, Row, clip_parts, make_traceable, model_part
 from discl.engine.pretrained import DiffusionModel, load_model
 from discl.engine.pretrained.digest import file_digest
 from discl.engine.reproducible import make_plain, make_rowwise
+from discl.engine.request import whole_pixels
 from discl.engine.tensorrt_plan import load_tensorrt, require_gpu
 from discl.errors import DisclError, ModelError
 
@@ -194,7 +195,8 @@ def checked_sizes(model: DiffusionModel, sizes: Sequence[tuple[int, int]]) -> li
         height, width = (side, side) if isinstance(side, int) else side
         return [(width * model.multiple, height * model.multiple)]
     for width, height in sizes:
-        if min(width, height) < 1 or width % model.multiple or height % model.multiple:
+        whole_pixels((width, height))
+        if width % model.multiple or height % model.multiple:
             raise DisclError(f"size {width}x{height}: this model makes sizes that are multiples of {model.multiple}")
     return list(dict.fromkeys(sizes))
 

@@ -16,6 +16,7 @@ from discl.attempts import Attempts
 from discl.config import RunConfig, SpectrumConfig
 from discl.data.images import open_image
 from discl.data.table import DataTable
+from discl.engine.pixels import MAX_PIXELS
 from discl.errors import ConfigError, DataError
 from discl.level_work import LevelWork, level_work
 from discl.prompts import Prompts, fill
@@ -267,7 +268,7 @@ class Plan(Sequence[PlannedSample]):
                 yield planned, make_request(planned, image, size)
 
     def _opened(self, path: str) -> tuple[Image.Image, tuple[int, int] | None]:
-        """The image and the size to make it at. DataError where a side is less than any model's latent cell."""
+        """The image and the size to make it at. DataError for one that no model can be asked for."""
         spectrum = self.spectrum
         image, size = apply_policy(open_image(path), spectrum.size, spectrum.size_policy, spectrum.upscale)
         width, height = size or image.size
@@ -275,6 +276,11 @@ class Plan(Sequence[PlannedSample]):
             raise DataError(
                 f"{path}: would be made at {width} x {height} pixels, a side needs at least {SMALLEST_SIDE}; "
                 "remove it or set [spectrum] size"
+            )
+        if width * height > MAX_PIXELS:
+            raise DataError(
+                f"{path}: would be made at {width} x {height}, more than {MAX_PIXELS:,} pixels; remove it, set "
+                "[spectrum] size or lower upscale"
             )
         return image, size
 

@@ -121,6 +121,14 @@ def test_a_picture_too_small_for_the_model_is_quarantined_once(file, capfd):
     assert run(capfd, "generate", file, "--set", "spectrum.size=[64, 64]", "--set", "spectrum.size_policy=crop")[0] == 0
 
 
+def test_a_picture_that_would_be_made_too_large_is_quarantined(file, capfd, monkeypatch):
+    monkeypatch.setattr("discl.plan.MAX_PIXELS", 100 * 100)
+    Image.fromarray(noise(128, 128, 3)).save(file.parent / "data" / "red fox" / "large.png")
+    assert run(capfd, "generate", file)[0] == 0
+    (reason,) = quarantined(file).values()
+    assert "large.png: would be made at 128 x 128, more than 10,000 pixels; remove it, set" in reason
+
+
 def test_class_names_with_slashes_reach_prompts_as_they_are(file, capfd):
     (file.parent / "table.csv").write_text('path,label,class_name\n"data/red fox/0.png",0,cat/dog: a "mix"\n')
     table = ["--set", "data.kind=csv", "--set", "data.root=table.csv"]

@@ -220,6 +220,7 @@ def test_an_unknown_key_names_the_nearest(section):
         ("[spectrum]\nlevels = 30\n", ["should be a list"]),
         ("[spectrum]\nseeds = 0\n", ["seeds = 0", "number of seeds"]),
         ("[spectrum]\nsize = [64]\n", ["write [width, height]"]),
+        ("[spectrum]\nsize = [9000, 9000]\n", ["[spectrum] size", "9000 x 9000 is more than 64,000,000 pixels"]),
         ("[engine]\nslots = 0\n", ["slots = 0", "'auto'", "greater than or equal to 1"]),
         ('[engine]\ndevice = "gpu"\n', ['device = "gpu"', "'cuda'"]),
         ('[curriculum]\npolicy = "fixed"\n', ["needs level"]),

@@ -182,6 +182,8 @@ def test_one_run_at_a_time(folder):
         ({"size": (0, 8)}, "size="),
         ({"size": (64.0, 64)}, "size="),
         ({"size": 64}, "size="),
+        ({"size": (10**6, 10**6)}, "size=.* more than 64,000,000 pixels: ask for a smaller image"),
+        ({"size": (8, 2**60)}, "more than 64,000,000 pixels"),
         ({"text_guidance": "7"}, "text_guidance='7'"),
         ({"text_guidance": float("nan")}, "text_guidance=nan"),
         ({"prompt": "caf\udce9"}, "not valid Unicode"),
@@ -236,6 +238,7 @@ def test_numpy_integers_are_seeds_and_levels(folder, integer):
         ({"cache": 5}, "cache=5"),
         ({"score_prompt": 5}, "score_prompt=5"),
         ({"size": "64x64"}, "size='64x64'"),
+        ({"size": (8001, 8000)}, "more than 64,000,000 pixels"),
     ],
 )
 def test_unknown_options_name_the_known_ones(folder, options, message):

@@ -122,6 +122,14 @@ def _size(value: Any) -> Any:
     return tuple(value)
 
 
+def _not_huge(value: tuple[int, int]) -> tuple[int, int]:
+    from discl.engine.pixels import MAX_PIXELS
+
+    if value[0] * value[1] > MAX_PIXELS:
+        raise ValueError(f"{value[0]} x {value[1]} is more than {MAX_PIXELS:,} pixels")
+    return value
+
+
 def _distinct_words(values: tuple[str, ...]) -> tuple[str, ...]:
     for value, times in Counter(values).items():
         if times > 1:
@@ -164,7 +172,7 @@ Levels = Annotated[tuple[Level, ...], BeforeValidator(_tuple), AfterValidator(_d
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_seeds), AfterValidator(_distinct)]
 Side = Annotated[int, Field(ge=1, le=16384)]
-Size = Annotated[tuple[Side, Side], BeforeValidator(_size)]
+Size = Annotated[tuple[Side, Side], BeforeValidator(_size), AfterValidator(_not_huge)]
 Device = Annotated[str, AfterValidator(_device)]
 Lora = Annotated[str, AfterValidator(absolute_lora)]
 Loras = Annotated[tuple[Lora, ...], BeforeValidator(_tuple)]

@@ -12,11 +12,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from discl.data.table import DataTable
 from discl.engine import pixels
+from discl.engine.pixels import MAX_PIXELS
 from discl.errors import DataError, RunFailed
 
 log = logging.getLogger(__name__)
 
-MAX_PIXELS = 64_000_000
 AT_ONCE = 64  # rows that a thread takes at a time: handing over one costs as much as looking at a small file
 END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
