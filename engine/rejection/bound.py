@@ -5,6 +5,12 @@ import math
 from scipy.special import betaincinv
 
 CONFIDENCE = 0.9  # that a calibrated bound's true false-reject rate is below the limit
+LEVEL_SHARE = 2.0  # times the limit of all levels together: what one of them may spend of it
+
+
+def level_limit(limit: float) -> float:
+    """The false-reject rate that one level may have."""
+    return min(1.0, LEVEL_SHARE * limit)
 
 
 def bound_rank(count: int, limit: float, confidence: float = CONFIDENCE) -> int:

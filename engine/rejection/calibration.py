@@ -5,7 +5,7 @@ they are honest however well or badly the predictors were fitted. Everything is 
 
 The limit holds for all levels together, and the levels share one bound: on the chance of acceptance per step that is
 saved. So a false reject buys as many steps at every level, and the limit is spent where it saves most. No level's own
-rate may exceed LEVEL_SHARE times the limit.
+rate may exceed `level_limit`.
 """
 
 import logging
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from discl.engine.rejection.bound import CONFIDENCE, bound_rank, needed
+from discl.engine.rejection.bound import CONFIDENCE, bound_rank, level_limit, needed
 from discl.engine.rejection.decoder import SmallDecoder
 from discl.engine.rejection.rule import LevelRule, Rule
 from discl.engine.rejection.search import Search
@@ -28,7 +28,6 @@ FEWEST = 30  # accepted, and other, samples of a level that a predictor is fitte
 PRIOR_WEIGHT = 20  # samples that a text's own acceptance must outweigh
 ABOVE_ALL = 10.0  # a bound that everyone who is looked at is below
 LOOK_COST = 1.0  # of one preview with its score, in network rows
-LEVEL_SHARE = 2.0  # times the limit: what one level may spend of it
 
 
 def calibrate(
@@ -96,7 +95,7 @@ def with_bounds(rule: Rule, held: Sequence[Traces]) -> Rule:
         if common == -math.inf:
             levels[each.level] = _unbounded(level, _few_accepted(len(pooled), rule.limit, rule))
             continue
-        own = _bound(accepted[each.level], _most(rule.limit), rule)
+        own = _bound(accepted[each.level], level_limit(rule.limit), rule)
         bound = min(common + math.log(level.steps), own, ABOVE_ALL)
         rejected = values[each.level] < bound
         seen = {"rejected": int(rejected.sum()), "false_rejects": int((rejected & each.accepted).sum())}
@@ -109,11 +108,6 @@ def _unbounded(level: LevelRule, problem: str) -> LevelRule:
     return replace(level, bound=None, calibration=level.calibration | {"problem": problem})
 
 
-def _most(limit: float) -> float:
-    """The false-reject rate that one level may have."""
-    return min(1.0, LEVEL_SHARE * limit)
-
-
 def _bound(values: np.ndarray, limit: float, rule: Rule) -> float:
     """Below which few enough of the sorted values lie; minus infinity where they are too few to tell."""
     rank = bound_rank(len(values), limit, rule.confidence)
@@ -121,8 +115,8 @@ def _bound(values: np.ndarray, limit: float, rule: Rule) -> float:
 
 
 def _too_few(fit: Traces, held_accepted: int, rule: Rule) -> str:
-    if not bound_rank(held_accepted, _most(rule.limit), rule.confidence):
-        return _few_accepted(held_accepted, _most(rule.limit), rule)
+    if not bound_rank(held_accepted, level_limit(rule.limit), rule.confidence):
+        return _few_accepted(held_accepted, level_limit(rule.limit), rule)
     rarer = min(fit.accepted.sum(), (~fit.accepted).sum())
     return f"{rarer} samples of the rarer outcome, {FEWEST} are needed" if rarer < FEWEST else ""
 

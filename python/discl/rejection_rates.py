@@ -1,6 +1,7 @@
-"""A store's rows in, what early rejection did and what it cost out, by level: share given up, false-reject rate."""
+"""A store's rows in, what early rejection did and what it cost out: share given up, false-reject rate; by level."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +13,20 @@ if TYPE_CHECKING:
 
 COLUMNS = ["key", "recipe", "status", "class_name", "level", "text_score", "control", "rejected_at"]
 
+COUNTS = ("judged", "rejected", "control", "accepted", "false", "calibration", "steps_saved")
+
 
 @dataclass
 class Rates:
-    """Of one level.
+    """Of one level; level None: of all together, `steps` being their mean.
 
     judged: samples that could be given up, of which `rejected` were. Of the `control` samples, which could not,
     `accepted` have a high enough score, of which `false` would have been given up. calibration: samples that the rule
     was calibrated on. steps: of a whole trajectory; steps_saved: of all that were given up. limit: of the false-reject
-    rate; problem: why the level is not rejected early.
+    rate of all levels together; problem: why the level is not rejected early.
     """
 
-    level: int
+    level: int | None
     limit: float
     problem: str = ""
     judged: int = 0
@@ -32,7 +35,7 @@ class Rates:
     accepted: int = 0
     false: int = 0
     calibration: int = 0
-    steps: int = 0
+    steps: float = 0
     steps_saved: int = 0
 
     @property
@@ -81,6 +84,13 @@ def rejection_rates(store: "Store", recipe: str) -> list[Rates]:
         if row["recipe"] == recipe and row["level"] in rates:
             _count(rates[row["level"]], row, row["key"] in calibrated, thresholds)
     return list(rates.values())
+
+
+def pooled(rates: Sequence[Rates]) -> Rates:
+    """Of all levels together, which is what the limit is for."""
+    sums = {name: sum(getattr(each, name) for each in rates) for name in COUNTS}
+    steps = sum(each.judged * each.steps for each in rates) / max(sums["judged"], 1)
+    return Rates(None, rates[0].limit, steps=steps, **sums)
 
 
 def _count(rates: Rates, row: dict[str, Any], calibrated: bool, thresholds: Thresholds) -> None:

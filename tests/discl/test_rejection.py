@@ -1,6 +1,7 @@
 """`[engine] early_rejection = true`: calibrated from the plan, the same store after any stop, both rates."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -227,6 +228,23 @@ def test_the_runs_record_and_the_report_show_both_rates(whole):
     assert record["rejection"] == [each.to_json() for each in rejection_rates(whole, record["recipe_digest"])]
     page = report_runs([whole.path]).read_text()
     assert 'id="rejection"' in page and "false-reject" in page
+    rates = rejection_rates(whole, record["recipe_digest"])
+    row = re.search(r'<tfoot><tr><th scope="row">all</th>(.*?)</tr></tfoot>', page.split('id="rejection"')[1])[1]
+    cells = re.findall("<td>(.*?)</td>", row)
+    rejected, judged, false, accepted, steps = (
+        sum(getattr(each, name) for each in rates)
+        for name in ("rejected", "judged", "false", "accepted", "steps_saved")
+    )
+    low, high = interval(false, accepted)
+    assert cells == [
+        f"{rejected / judged:.1%} ({rejected:,} of {judged:,})",
+        f"{steps / sum(each.judged * each.steps for each in rates):.1%}",
+        f"{accepted:,} of {sum(each.control for each in rates):,}",
+        f"{false / accepted:.1%} ({false} of {accepted})",
+        f"{low:.1%} to {high:.1%}",
+        "80.0%",
+    ]
+    assert page.split('id="rejection"')[1].count("<td>100.0%</td>") >= len(rates), "a level may have twice as much"
 
 
 @pytest.mark.parametrize(("share", "low", "high"), [(0.0, 0, 0), (0.05, 350, 650), (1.0, 10_000, 10_000)])

@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from discl import DisclError
-from discl.engine.rejection.bound import bound_rank, interval, needed
-from discl.engine.rejection.calibration import LEVEL_SHARE, calibrate, with_bounds
+from discl.engine.rejection.bound import bound_rank, interval, level_limit, needed
+from discl.engine.rejection.calibration import calibrate, with_bounds
 from discl.engine.rejection.logistic import KNOTS, RIDGE, Logistic
 from discl.engine.rejection.rule import Rule
 from discl.engine.rejection.search import candidate_checks, cost, saving
@@ -95,7 +95,7 @@ def test_the_limit_holds_for_all_levels_together_and_no_level_has_much_more(seed
             rates[level].append(gone.mean())
         pooled.append(np.concatenate(list(wrong.values())).mean())
     assert (np.array(pooled) <= 0.1).mean() >= 0.85, f"seed {seed}"
-    assert all((np.array(rate) <= LEVEL_SHARE * 0.1).mean() >= 0.85 for rate in rates.values()), f"seed {seed}"
+    assert all((np.array(rate) <= level_limit(0.1)).mean() >= 0.85 for rate in rates.values()), f"seed {seed}"
 
 
 def test_more_false_rejects_allowed_never_reject_fewer(rule):
