@@ -1,13 +1,14 @@
 """A DataTable and a Store become one map-style dataset: real rows, then the selected synthetic."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow
 from PIL import Image
 from torch.utils.data import Dataset
 
@@ -240,11 +241,10 @@ def _synthetic(store, selection: str | Iterable[str], class_names: Sequence[str]
 
 def _labels_and_levels(store, class_names: Sequence[str], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of the whole index. Raises StoreError where one of `rows` is of a class that the data does not have."""
-    label_of = labels_by_name(class_names)
-    unnamed = np.array([name == str(label) for label, name in enumerate(class_names)] + [False])
+    labels_of = labeller(class_names)
     labels, levels, rows, at = [np.empty(0, np.int32)], [np.empty(0, np.int16)], np.sort(rows), 0
     for batch in store.scan(["class_id", "class_name", "level"]):
-        label = _labels(batch, label_of, unnamed)
+        label = labels_of(batch)
         chosen = rows[slice(*np.searchsorted(rows, [at, at + len(batch)]))] - at
         strange = chosen[label[chosen] < 0]
         if len(strange):
@@ -259,13 +259,20 @@ def _labels_and_levels(store, class_names: Sequence[str], rows: np.ndarray) -> t
     return np.concatenate(labels), np.concatenate(levels)
 
 
-def _labels(batch, label_of: dict[str, int], unnamed: np.ndarray) -> np.ndarray:
-    """int32: the data's labels by the names of classes, -1 for none: numbers shift when the data gains a class.
+def labeller(class_names: Sequence[str]) -> Callable[[pyarrow.RecordBatch], np.ndarray]:
+    """A function: rows of an index with class_id and class_name -> int32, the data's labels, -1 for none.
 
-    unnamed: bool [C + 1], classes to which the data gives a number alone. Of these that is the name.
+    Names count: numbers shift when the data gains a class. A class to which the data gives a number alone is named
+    by that.
     """
-    name = classes(batch).dictionary_encode()
-    known = np.array([label_of.get(word, -1) for word in name.dictionary.to_pylist()], np.int32)
-    label, number = known[name.indices.to_numpy()], batch["class_id"].fill_null(-1).to_numpy()
-    number = np.clip(number, -1, len(unnamed) - 1)
-    return np.where((label < 0) & unnamed[number], number, label).astype(np.int32)
+    label_of = labels_by_name(class_names)
+    unnamed = np.array([name == str(label) for label, name in enumerate(class_names)] + [False])
+
+    def labels(batch: pyarrow.RecordBatch) -> np.ndarray:
+        name = classes(batch).dictionary_encode()
+        known = np.array([label_of.get(word, -1) for word in name.dictionary.to_pylist()], np.int32)
+        label, number = known[name.indices.to_numpy()], batch["class_id"].fill_null(-1).to_numpy()
+        number = np.clip(number, -1, len(unnamed) - 1)
+        return np.where((label < 0) & unnamed[number], number, label).astype(np.int32)
+
+    return labels

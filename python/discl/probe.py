@@ -11,7 +11,9 @@ from statistics import NormalDist
 import numpy as np
 
 from discl._C import Order
-from discl.dataset import SpectrumDataset
+from discl.data.reference import training_row
+from discl.dataset import SpectrumDataset, labeller
+from discl.errors import StoreError
 from discl.evaluation import evaluation_batches, interleaved, true_class
 
 log = logging.getLogger(__name__)
@@ -28,37 +30,75 @@ class ProbeSet:
     lost: frozenset[str]
 
 
+@dataclass
+class Spectrum:
+    """What was made of one training image. rows: the table's that hold its bytes. keys: by level."""
+
+    rows: list[int]
+    keys: dict[int, list[str]]
+
+
 def choose_probe(table, store, keys: list[str], levels, most: int, seed: int) -> ProbeSet:
     """Training images with an accepted sample at every level, at most `most` and a quarter of them, by `seed`.
 
-    Every class keeps a training image. Rows with the same bytes leave together.
+    Every class keeps a training image. Rows with the same bytes leave together. Raises StoreError where there is no
+    image to look at.
     """
-    row_of = {table.ids[row]: int(row) for row in table.rows("train")}
-    made: dict[str, dict[int, list[str]]] = {}
-    same: dict[str, list[str]] = {}
-    wanted = set(keys)
-    for batch in store.scan(["key", "source_id", "source_ids", "level"]):
-        for one in batch.to_pylist():
-            if one["key"] in wanted and one["source_id"] in row_of:
-                made.setdefault(one["source_id"], {}).setdefault(one["level"], []).append(one["key"])
-                same[one["source_id"]] = one["source_ids"] or [one["source_id"]]
-    whole = sorted(name for name, found in made.items() if set(levels) <= set(found))
+    made = _spectra(table, store, set(keys))
+    if not made:
+        raise StoreError(
+            "curriculum.policy = 'adaptive' looks at training images whose spectra are selected, and no selected image "
+            f"of {store.name} names a training image of the data as its source; use the data that the store was made "
+            "of, or another policy"
+        )
+    whole = [spectrum for spectrum in made if set(levels) <= set(spectrum.keys)]
     random = np.random.default_rng([seed, 2**31])
     room = table.train_counts.copy()
-    chosen: list[str] = []
-    for name in random.permutation(np.array(whole, dtype=object)).tolist():
-        rows = [row_of[other] for other in same[name] if other in row_of]
+    chosen: list[Spectrum] = []
+    for number in random.permutation(len(whole)).tolist():
+        rows = whole[number].rows
         if len(chosen) == min(most, max(len(whole) // SHARE, 1)):
             break
         if room[table.labels[rows[0]]] > len(rows):
             room[table.labels[rows[0]]] -= len(rows)
-            chosen.append(name)
+            chosen.append(whole[number])
+    if not chosen:
+        raise StoreError(_nothing_to_probe(len(made), len(whole), levels))
     if len(chosen) < most:
         log.warning("curriculum.probe_images = %d, but the probe has %d: see the policy 'adaptive'", most, len(chosen))
-    picked = [made[name][level][random.integers(len(made[name][level]))] for name in chosen for level in sorted(levels)]
-    rows = [row_of[other] for name in chosen for other in same[name] if other in row_of]
-    lost = (key for name in chosen for of_level in made[name].values() for key in of_level)
-    return ProbeSet(np.array(sorted(rows), dtype=np.int64), picked, frozenset(lost))
+    candidates = (one.keys[level] for one in chosen for level in sorted(levels))
+    picked = [keys[random.integers(len(keys))] for keys in candidates]
+    rows = sorted(row for one in chosen for row in one.rows)
+    lost = (key for one in chosen for of_level in one.keys.values() for key in of_level)
+    return ProbeSet(np.array(rows, dtype=np.int64), picked, frozenset(lost))
+
+
+def _spectra(table, store, wanted: set[str]) -> list[Spectrum]:
+    """Of the training images that the store's `wanted` keys were made of, in the order of their ids."""
+    row_of, labels_of = training_row(table), labeller(table.class_names)
+    made: dict[int, Spectrum] = {}
+    for batch in store.scan(["key", "source_id", "source_ids", "level", "class_id", "class_name"]):
+        for one, label in zip(batch.to_pylist(), labels_of(batch).tolist(), strict=True):
+            row = row_of(one["source_id"] or "", label) if one["key"] in wanted else None
+            if row is not None:
+                others = (row_of(name, label) for name in one["source_ids"] or ())
+                rows = {row, *(other for other in others if other is not None)}
+                spectrum = made.setdefault(row, Spectrum(sorted(rows), {}))
+                spectrum.keys.setdefault(one["level"], []).append(one["key"])
+    return [made[row] for row in sorted(made, key=lambda row: table.ids[row])]
+
+
+def _nothing_to_probe(made: int, whole: int, levels) -> str:
+    if whole:
+        return (
+            f"curriculum.policy = 'adaptive' would take a class's last training image out of training: all {whole} "
+            "images with a whole spectrum are the only ones of their classes; use another policy"
+        )
+    return (
+        f"curriculum.policy = 'adaptive' needs training images with a selected image at each of the levels "
+        f"{', '.join(map(str, sorted(levels)))}, and none of the {made} that have any has all; lower score.threshold, "
+        "raise spectrum.retries, or name fewer spectrum.levels"
+    )
 
 
 class RealDraw:

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from discl.data import load_data
+from discl.errors import StoreError
 from discl.probe import choose_probe, progress
 from discl.store import Store, StoreWriter
+from discl.store.import_ import import_
 from discl.training import learner_of, train, training_parts
+from tests.discl import data_kinds
 from tests.discl.spectrum_samples import key, png
 from tests.discl.test_fitting import Stopped, assert_equal, stopping
 from tests.discl.test_training import DIGITS, trained_weights, untimed, write_config
@@ -93,3 +96,46 @@ def test_an_adaptive_training_goes_on_exactly(tmp_path, events):
         train(config, tmp_path / "out", stopping(lambda event: None, events))
     assert untimed(train(config, tmp_path / "out")) == untimed(expected)
     assert_equal(trained_weights(tmp_path / "out"), trained_weights(tmp_path / "straight"))
+
+
+def reference_project(folder):
+    """Two classes of ImageNet-LT with four images each, and what the paper's code makes of the second one's."""
+    lines = [f"train/n0{label}/n0{label}_{number}.JPEG {label}" for label in range(2) for number in range(4)]
+    (folder / "ImageNet_LT_train.txt").write_text("\n".join(lines))
+    for line in lines:
+        data_kinds.save(folder / line.split()[0])
+    made = [f"made/n01/Strength{100 - level}_guidance100_seed10/n01_{n}.JPEG" for n in range(4) for level in LEVELS]
+    for number, name in enumerate(made):
+        data_kinds.save(folder / name, value=number)
+    listed = (f"{name} 1 {LEVELS[number % 2]} 4" for number, name in enumerate(made))
+    (folder / "ImageNet_LT_train_aug.txt").write_text("\n".join([*(f"{line} 100 4" for line in lines), *listed]))
+    return load_data(data_kinds.config("imagenet-lt", folder))
+
+
+@pytest.mark.parametrize(("kind", "source"), [("reference", "made"), ("reference-list", "ImageNet_LT_train_aug.txt")])
+def test_imported_images_are_traced_to_their_sources_by_file_name(tmp_path, kind, source):
+    table = reference_project(tmp_path)
+    store = import_(tmp_path / source, tmp_path / "store", kind, 1 << 20)
+    probe = choose_probe(table, store, store.keys(), LEVELS, most=9, seed=3)
+    (row,) = probe.rows.tolist()
+    assert table.labels[row] == 1 and len(probe.keys) == len(LEVELS) and set(probe.keys) == probe.lost
+    of_keys = {one["key"]: one["source_id"] for one in store.table.to_pylist()}
+    assert {of_keys[key].rpartition("/")[2] for key in probe.keys} == {table.ids[row].rpartition("/")[2]}
+
+
+def test_a_name_that_two_images_of_a_class_share_is_of_none(tmp_path):
+    table = reference_project(tmp_path)
+    for number in range(4):
+        table.ids[4 + number] = f"{number % 2}/n01_{number // 2 * 2}.JPEG"  # n01_0 twice, n01_2 twice, no odd one
+    store = import_(tmp_path / "made", tmp_path / "store", "reference", 1 << 20)
+    with pytest.raises(StoreError, match=r"no selected image of .*store names a training image of the data"):
+        choose_probe(table, store, store.keys(), LEVELS, most=9, seed=0)
+
+
+def test_without_a_whole_spectrum_there_is_nothing_to_probe(tmp_path):
+    _, table, store = project(tmp_path)
+    with pytest.raises(StoreError, match=r"at each of the levels 0, 30, 50, and none of the [0-9]+ .* fewer spectrum"):
+        choose_probe(table, store, store.keys(), (*LEVELS, 30), most=9, seed=0)
+    only = table.take([row for row in table.rows("train") if table.labels[row] == 9][:1])
+    with pytest.raises(StoreError, match=r"last training image .* all 1 images .* another policy"):
+        choose_probe(only, store, store.keys(), LEVELS, most=9, seed=0)

@@ -4,10 +4,12 @@ Three kinds, told by their header: the generation inputs of ImageNet-LT and of i
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import PurePosixPath
 
 from discl.data.columns import Columns
+from discl.data.table import DataTable
 from discl.errors import DataError
 
 IMAGENET = {"filepath": "path", "classname": "class_name"}
@@ -23,6 +25,26 @@ def labels_by_name(class_names: Sequence[str]) -> dict[str, int]:
     occurs = Counter(spelt)
     read = {name: label for label, name in enumerate(spelt) if occurs[name] == 1}
     return read | {name: label for label, name in enumerate(class_names)}
+
+
+def training_row(table: DataTable) -> Callable[[str, int], int | None]:
+    """A function: source id of a synthetic image, its label -> the table's training row that it was made of.
+
+    That is the row of this id, else the only one of the label whose file has the same name: an image that was
+    imported knows no more of its source. None where there is no such row, or several.
+    """
+    rows = table.rows("train").tolist()
+    by_id = {table.ids[row]: row for row in rows}
+    by_name: dict[tuple[int, str], int | None] = {}
+    for row in rows:
+        name = int(table.labels[row]), PurePosixPath(table.ids[row]).stem
+        by_name[name] = None if name in by_name else row
+
+    def find(source_id: str, label: int) -> int | None:
+        row = by_id.get(source_id)
+        return by_name.get((label, PurePosixPath(source_id).stem)) if row is None else row
+
+    return find
 
 
 def as_own(columns: Columns) -> Columns:
