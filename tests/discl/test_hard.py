@@ -83,6 +83,7 @@ def test_a_finished_training_tells_how_sure_it_is(tmp_path):
     assert main(["train", str(file), "--out", str(tmp_path / "run")]) == 0
     data = load_data(config.data)
     found = scores(tmp_path / "run", data)
+    np.testing.assert_array_equal(scores(tmp_path / "run", data)["loss"], found["loss"])
     train = data.rows("train")
     assert np.isnan(np.delete(found["confidence"], train)).all()
     assert ((found["confidence"][train] > 0) & (found["confidence"][train] < 1)).all()
@@ -99,6 +100,54 @@ def test_a_finished_training_tells_how_sure_it_is(tmp_path):
     chosen = (tmp_path / "hard" / "hard.txt").read_text().splitlines()
     lowest = train[np.argsort(found["confidence"][train])[:7]]
     assert chosen == [data.ids[row] for row in sorted(lowest)]
+
+
+@pytest.fixture
+def told(tmp_path, monkeypatch):
+    """Images in a folder, a run whose classifier counts how often it is asked, and the data."""
+    from discl import hard_scores
+    from discl.data import load_data
+    from tests.discl import data_kinds
+
+    for name in ("a/1", "a/2", "b/1", "b/2 ü"):
+        data_kinds.save(tmp_path / f"data/{name}.png")
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    for file in ("config.toml", "metrics.json", "checkpoints/last.safetensors"):
+        (run / file).write_text("{}")
+    asked = []
+
+    def inferred(given, table):
+        asked.append(str(given))
+        return np.linspace(0.1, 0.4, len(table.rows("train"))) + len(asked)
+
+    monkeypatch.setattr(hard_scores, "_inferred", inferred)
+    return SimpleNamespace(
+        run=run, asked=asked, folder=tmp_path / "data",
+        scores=lambda: hard_scores.scores(run, load_data(data_kinds.config("imagefolder", tmp_path / "data"))),
+    )  # fmt: skip
+
+
+def test_what_a_training_told_is_kept_for_these_images_and_weights(told):
+    first = told.scores()
+    (file,) = (told.run / "hard").iterdir()
+    np.testing.assert_array_equal(told.scores()["confidence"], first["confidence"])
+    assert len(told.asked) == 1
+    file.write_bytes(file.read_bytes()[:-1])
+    assert told.scores()["confidence"][0] == pytest.approx(2.1), "a damaged file is made anew"
+    (told.run / "checkpoints" / "best.safetensors").write_text("others")
+    assert told.scores()["confidence"][0] == pytest.approx(3.1), "other weights count now"
+    (told.folder / "a" / "1.png").write_bytes((told.folder / "b" / "1.png").read_bytes() + b" ")
+    assert told.scores()["confidence"][0] == pytest.approx(4.1), "an image is another one"
+    (told.folder / "b" / "1.png").rename(told.folder / "a" / "3.png")
+    assert told.scores()["confidence"][0] == pytest.approx(5.1), "a label is another one"
+    assert told.scores()["confidence"][0] == pytest.approx(5.1)
+
+
+def test_a_run_that_cannot_be_written_still_tells(told):
+    (told.run / "hard").write_text("in the way")
+    assert told.scores()["confidence"][0] == pytest.approx(1.1)
+    assert told.scores()["confidence"][0] == pytest.approx(2.1)
 
 
 def test_nothing_hard_says_what_to_raise():
