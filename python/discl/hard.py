@@ -45,7 +45,7 @@ def _all(config, table: DataTable) -> np.ndarray:
 
 def _listed(config, table: DataTable) -> np.ndarray:
     try:
-        lines = Path(config.list).read_text(encoding="utf-8").splitlines()
+        lines = Path(config.list).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"hard.list = {config.list}: cannot be read as UTF-8 text: {error}; check the path"

@@ -75,7 +75,9 @@ def choice(class_name: str, seed: int, count: int) -> int:
 def read_table(file: Path, where: str) -> dict[str, Any]:
     """Class name -> sentences, unchecked. Raises ConfigError."""
     try:
-        table = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=lambda pairs: _named_once(where, pairs))
+        table = json.loads(
+            file.read_text(encoding="utf-8-sig"), object_pairs_hook=lambda pairs: _named_once(where, pairs)
+        )
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{where}: cannot be read ({error}); check the path, or let `discl prompts` write it"
@@ -120,7 +122,7 @@ def read_sentences(file: Path, class_names: tuple[str, ...], known: tuple[str, .
 
 def _row(file: Path, name: str) -> int:
     """The line of a class's name, as it is written or escaped."""
-    text = file.read_text(encoding="utf-8")
+    text = file.read_text(encoding="utf-8-sig")
     at = max(text.find(json.dumps(name, ensure_ascii=False)), text.find(json.dumps(name)))
     return text.count("\n", 0, max(at, 0)) + 1
 

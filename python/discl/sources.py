@@ -64,6 +64,8 @@ def _read(table: DataTable, seeds: tuple[int, ...], row: int) -> Source | str:
             return Source((row,), *source_digests(file.read(), seeds))
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
+    except ValueError as error:  # a name with a NUL byte, which no file has
+        return f"cannot be read: {error}"
 
 
 def _in_order(read: Callable[[int], Source | str], rows: Iterable[int]) -> Iterator[tuple[int, Source | str]]:

@@ -106,6 +106,7 @@ def test_cifar_files_that_are_wrong(tmp_path):
     for names, message in (
         ("apple\nbear\n../crab\ndog", r"row 3: '\.\./crab' cannot"),
         ("a\nb\na\n", "row 3: 'a' cannot"),
+        ("a\nb\nc\0d\n", r"row 3: 'c\\x00d' cannot"),
     ):
         (folder / "fine_label_names.txt").write_text(names)
         refused(rf"fine_label_names\.txt, {message} name a class and its folder; download", "cifar100-lt", folder)

@@ -90,6 +90,16 @@ def test_missing_files_are_listed_with_their_rows_up_to_the_share(tmp_path, capl
         load_data(config("imagenet-lt", tmp_path))
 
 
+def test_a_byte_order_mark_is_read_over_and_a_nul_in_a_name_is_named(tmp_path):
+    imagenet(tmp_path)
+    file = tmp_path / "ImageNet_LT_train.txt"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert load_data(config("imagenet-lt", tmp_path)).ids[0] == "train/n01/n01_1.JPEG"
+    file.write_text("\n".join([*TRAIN, "train/n02/a\0.JPEG 1"]))
+    table = load_data(config("imagenet-lt", tmp_path, max_bad_share=0.2))
+    assert "a\\x00.JPEG': its name holds a NUL byte; correct the list (" in table.quarantined[0][1]
+
+
 # ---- iNaturalist 2018 ----
 
 
@@ -219,6 +229,10 @@ def test_parquet_is_read_as_csv_is(tmp_path):
     refused(r"data\.parquet, row 2: path, label and caption .* already in row 1", "csv", tmp_path / "data.parquet")
     (tmp_path / "data.parquet").write_bytes(b"no")
     refused("cannot be read as Parquet", "csv", tmp_path / "data.parquet")
+    pq.write_table(pa.table(columns), tmp_path / "data.parquet")
+    data = (tmp_path / "data.parquet").read_bytes()
+    (tmp_path / "data.parquet").write_bytes(data[:100] + data[101:])
+    refused("cannot be read as Parquet", "csv", tmp_path / "data.parquet")  # whose reason has several lines
 
 
 def test_iwildcam_with_two_names_for_a_class(tmp_path):

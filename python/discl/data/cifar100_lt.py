@@ -75,14 +75,14 @@ def _names(folder: Path) -> tuple[str, ...]:
     if _version(folder) == "python":
         file = folder / "meta"
         given = read_plain(file).get(b"fine_label_names", [])
-        names = [name.decode() if isinstance(name, bytes) else str(name) for name in given]
+        names = [name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else str(name) for name in given]
     else:
         file = folder / "fine_label_names.txt"
         if not file.is_file():
             raise DataError(f"{file}: no such file; it belongs to CIFAR-100's binary version and names the classes")
-        names = file.read_text(encoding="utf-8").split()
+        names = file.read_bytes().decode("utf-8-sig", "backslashreplace").split()
     for row, name in enumerate(names):
-        if not name or name[0] == "." or "/" in name or name in names[:row]:
+        if not name or name[0] == "." or {"/", "\0"} & set(name) or name in names[:row]:
             raise DataError(
                 f"{file}, row {row + 1}: {name!r} cannot name a class and its folder; download the file again"
             )

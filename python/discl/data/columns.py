@@ -43,8 +43,9 @@ class Columns:
         """Raises DataError where a column is missing (the file has changed, or is another one), or all rows."""
         missing = [name for name in names if name not in self.values]
         if missing:
+            header = " ".join(", ".join(self.values).split())[:200]
             raise DataError(
-                f"{self.file}, row 1: no column {missing[0]!r}; its columns are {', '.join(self.values) or 'none'}: "
+                f"{self.file}, row 1: no column {missing[0]!r}; its columns are {header or 'none'}: "
                 f"name the column {missing[0]!r} in the header, or give the file that this kind of data comes with"
             )
         if not len(self):
@@ -117,7 +118,9 @@ def _parquet(file: Path) -> Columns:
     except FileNotFoundError as error:
         raise _unreadable(file, error) from error
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{file}: cannot be read as Parquet ({error}); write it again") from error
+        raise DataError(
+            f"{file}: cannot be read as Parquet ({' '.join(str(error).split())}); write it again"
+        ) from error
     values = {name: ["" if x is None else str(x) for x in table[name].to_pylist()] for name in table.column_names}
     return Columns(file, values, range(1, 1 + len(table)))
 
@@ -125,7 +128,7 @@ def _parquet(file: Path) -> Columns:
 def read_json(file: Path) -> Any:
     """Raises DataError for a file that is missing or no JSON."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}; check the path"

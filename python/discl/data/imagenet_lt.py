@@ -48,7 +48,7 @@ def _splits(lists: Path) -> list[str]:
 def read_list(file: Path) -> Columns:
     """Columns path and label of a list's real images. Raises DataError for an empty list or a line of another form."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot be read as UTF-8 text: {error}") from error
     rows = [(number, *fields(file, number, line)) for number, line in enumerate(lines, start=1) if line.strip()]

@@ -135,6 +135,8 @@ def check_images(table: DataTable, max_bad_share: float, threads: int = 8) -> Da
 
 
 def _problem(path: str, name: str) -> str:
+    if "\0" in path:
+        return f"{path!r}: its name holds a NUL byte; correct the list"
     try:
         name.encode()
         check_image(path)

@@ -58,7 +58,7 @@ def from_reference(root: Path) -> Iterator[Found]:
 def from_reference_list(file: Path) -> Iterator[Found]:
     """The augmented list's synthetic lines, `path label guidance train_count`; paths are relative to its folder."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{file}: cannot be read as UTF-8 text ({error}); check the path") from error
     for number, line in enumerate(lines, start=1):
