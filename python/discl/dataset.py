@@ -1,24 +1,23 @@
 """A DataTable and a Store become one map-style dataset: real rows, then the selected synthetic."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow
 from PIL import Image
 from torch.utils.data import Dataset
 
 from discl._C import BatchReader
 from discl.data import DataTable, load_data
 from discl.data.images import decode_image
-from discl.data.reference import labels_by_name
 from discl.data.table import SPLITS
 from discl.errors import ConfigError, DataError, StoreError
 from discl.given import check_has, shown
+from discl.labels import labeller
 from discl.store.columns import classes
 from discl.substitutes import Substitutes
 
@@ -257,22 +256,3 @@ def _labels_and_levels(store, class_names: Sequence[str], rows: np.ndarray) -> t
         levels.append(batch["level"].fill_null(-1).to_numpy().astype(np.int16))
         at += len(batch)
     return np.concatenate(labels), np.concatenate(levels)
-
-
-def labeller(class_names: Sequence[str]) -> Callable[[pyarrow.RecordBatch], np.ndarray]:
-    """A function: rows of an index with class_id and class_name -> int32, the data's labels, -1 for none.
-
-    Names count: numbers shift when the data gains a class. A class to which the data gives a number alone is named
-    by that.
-    """
-    label_of = labels_by_name(class_names)
-    unnamed = np.array([name == str(label) for label, name in enumerate(class_names)] + [False])
-
-    def labels(batch: pyarrow.RecordBatch) -> np.ndarray:
-        name = classes(batch).dictionary_encode()
-        known = np.array([label_of.get(word, -1) for word in name.dictionary.to_pylist()], np.int32)
-        label, number = known[name.indices.to_numpy()], batch["class_id"].fill_null(-1).to_numpy()
-        number = np.clip(number, -1, len(unnamed) - 1)
-        return np.where((label < 0) & unnamed[number], number, label).astype(np.int32)
-
-    return labels

@@ -12,9 +12,10 @@ import numpy as np
 
 from discl._C import Order
 from discl.data.reference import training_row
-from discl.dataset import SpectrumDataset, labeller
+from discl.dataset import SpectrumDataset
 from discl.errors import StoreError
 from discl.evaluation import evaluation_batches, interleaved, true_class
+from discl.labels import labeller
 
 log = logging.getLogger(__name__)
 

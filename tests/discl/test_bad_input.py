@@ -125,8 +125,8 @@ def test_a_picture_that_would_be_made_too_large_is_quarantined(file, capfd, monk
     monkeypatch.setattr("discl.plan.MAX_PIXELS", 100 * 100)
     Image.fromarray(noise(128, 128, 3)).save(file.parent / "data" / "red fox" / "large.png")
     assert run(capfd, "generate", file)[0] == 0
-    (reason,) = quarantined(file).values()
-    assert "large.png: would be made at 128 x 128, more than 10,000 pixels; remove it, set" in reason
+    ((name, reason),) = quarantined(file).items()
+    assert name == "large.png" and "would be made at 128 x 128, more than 10,000 pixels; remove it, set" in reason
 
 
 def test_class_names_with_slashes_reach_prompts_as_they_are(file, capfd):
