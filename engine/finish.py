@@ -117,12 +117,12 @@ class Finisher:
                 latent.record_stream(self._stream)
         with beside(self._stream):
             batch = torch.stack(latents)
-            with self._stats.timed("decode"):
+            with self._stats.timed("decode", shape=bucket):
                 pixels, finite = self._networks(bucket.dtype).autoencoder.decode(batch)
                 finite &= torch.isfinite(batch).flatten(1).all(1)
             scores: tuple[torch.Tensor, ...] = ()
             if self._scorer:
-                with self._stats.timed("score"):
+                with self._stats.timed("score", shape=bucket):
                     scores = self._score(works, pixels)
             host = [download(tensor) for tensor in (pixels, finite, *scores)]
             event = torch.cuda.current_stream(self._stream.device).record_event() if self._stream else None

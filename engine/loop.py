@@ -153,7 +153,7 @@ class Loop:
                 work.trace, work.rejected_at, work.reason = [], None, ""  # it may have been under way before
                 latent, noise = self._prepare.start(work, step.bucket)
                 slots.load(place, latent, noise, work.trajectory, work.cond, work.uncond, work.guidance)
-        with self._stats.timed("unet"):
+        with self._stats.timed("unet", shape=(step.bucket, slots.rows)):
             slots.step(step.active)
         self._pace.wait()
         self._stats.count_step(sum(active.rows for active in step.active), slots.rows)

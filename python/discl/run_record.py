@@ -16,6 +16,7 @@ from typing import Any
 
 from discl.atomic import write_atomic
 from discl.errors import StoreError
+from discl.pace import Pace
 from discl.progress import Event, OnEvent
 from discl.store import Store
 
@@ -77,6 +78,7 @@ class RunRecord:
     hard: list[str] = field(default_factory=list)  # source ids, kept beside the record as <run_id>.hard.txt
     now: Callable[[], dict[str, Any]] = dict  # further facts, as they are at the moment
     progress: Event = field(default_factory=dict)
+    pace: Pace = field(default_factory=Pace)
 
     def live(self, on_event: OnEvent) -> OnEvent:
         """A listener that passes on what it hears, and writes the record anew every LIVE_S seconds."""
@@ -86,6 +88,8 @@ class RunRecord:
             nonlocal written
             if event.get("event") == "progress" and event["stage"] == "generate":
                 self.progress = event
+                if self.pace.due(event["seconds"]):
+                    self.pace.note(event["seconds"], self.now().get("unet_evaluations", 0))
             if self.progress and time.monotonic() - written >= LIVE_S:
                 written = time.monotonic()
                 self.write("running")
@@ -106,13 +110,23 @@ class RunRecord:
         self.facts |= self.now()
         facts = {"run_id": self.run_id, "status": status, **self.facts, "seconds": self.seconds}
         if self.progress:
-            facts["progress"] = self.progress
+            facts |= {"progress": self.progress, "pace": self.pace.marks}
         (self.folder / "runs").mkdir(parents=True, exist_ok=True)
         text = json.dumps(facts, indent=1, ensure_ascii=False, default=str)
         write_atomic(self.folder / "runs" / f"{self.run_id}.json", text.encode())
         kept = self.folder / "runs" / f"{self.run_id}.hard.txt"
         if self.hard and not kept.exists():
             write_atomic(kept, "".join(f"{name}\n" for name in self.hard).encode())
+
+
+def worked(seconds: Mapping[str, float]) -> float:
+    """Worker-seconds of making samples, of a record's `seconds`."""
+    return seconds.get("workers", seconds.get("generate", 0.0))
+
+
+def paid(seconds: Mapping[str, float]) -> float:
+    """Worker-seconds in all: those of loading the models as well."""
+    return seconds.get("load", 0.0) + worked(seconds)
 
 
 def earlier_runs(store: str | os.PathLike, unsealed: Iterable[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:

@@ -45,7 +45,7 @@ def test_hours_and_money_add_up():
     cost = estimate(Plan(), RATES, BudgetConfig(usd_per_hour=2.0))
     images, evaluations = 100 * 4 * 4, 100 * 4 * 2 * (100 + 90 + 70 + 50)
     assert (cost.attempts, cost.evaluations) == (images, evaluations)
-    assert cost.hours == pytest.approx((0.01 * evaluations + 0.5 * images) / 3600)
+    assert cost.hours == pytest.approx((0.01 * evaluations + 0.5 * images + 60) / 3600)
     assert cost.usd == pytest.approx(2 * cost.hours)
     assert cost.accepted is None, "nothing was measured"
 
@@ -98,7 +98,8 @@ def test_the_choice_is_the_first_that_fits_in_the_stated_order(keep):
 
 
 def test_hours_are_those_of_all_workers():
-    hours = estimate(Plan(), RATES, BudgetConfig()).hours
+    hours = estimate(Plan(), RATES, BudgetConfig(workers=8)).hours
+    assert hours == pytest.approx(estimate(Plan(), RATES, BudgetConfig()).hours + 7 * 60 / 3600), "each starts"
     assert not choose(Plan(), RATES, BudgetConfig(hours=hours / 8 * 1.01, workers=8)).cut
     assert choose(Plan(), RATES, BudgetConfig(hours=hours / 8 * 0.99, workers=8)).cut
 
@@ -137,7 +138,7 @@ def test_plan_and_actual_stand_side_by_side(tmp_path, tiny_models, fake_weights,
     run["seconds"]["generate"], run["unet_evaluations"] = 3600.0, 5 * 2 * (8 + 4)
     for path in (real, probed):
         path.write_text(json.dumps(run))
-    assert main(["plan", str(file), "--set", "budget.usd_per_hour=2.0", "--set", "budget.usd=1.0"]) == 0
+    assert main(["plan", str(file), "--set", "budget.usd_per_hour=2.0", "--set", "budget.usd=1.1"]) == 0
     text = capsys.readouterr().out
     rows = {line.split()[0]: line.split() for line in text.splitlines() if line.split()}
     assert rows["worker-hours"][1:3] == ["1", "1"] and rows["USD"][1:] == ["2", "2", "+0.0%"], text

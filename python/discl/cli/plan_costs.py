@@ -11,7 +11,8 @@ from discl.errors import DisclError
 from discl.plan import Plan
 from discl.planning.budget import choose
 from discl.planning.estimate import Estimate, estimate
-from discl.planning.rates import Rates, assumed, made, measured, runs_of, seconds_of
+from discl.planning.history import made, measured, runs_of, seconds_of
+from discl.planning.rates import Rates, assumed
 from discl.planning.work import Flops, flops_of
 from discl.progress import OnEvent
 from discl.sizes import made_size
@@ -36,9 +37,8 @@ def make_probe(config: RunConfig, plan: Plan, sources: int, on_event: OnEvent) -
 
 def cost_lines(config: RunConfig, plan: Plan, files: "ModelFiles") -> list[str]:
     """Empty lines and tables as text."""
-    before = _rates_before(config, plan, files)
-    history = measured(Path(config.store.path), plan.recipe_digest, plan.work, "this store's runs")
-    rates = before or history
+    before, history = _rates_before(config, plan, files), _history(config, plan)
+    rates = history or before
     if rates is None:
         return ["", "cost              unknown: run `discl plan --probe`, or set [budget] gpu to a name of the table"]
     cost = estimate(plan, rates, config.budget)
@@ -46,13 +46,17 @@ def cost_lines(config: RunConfig, plan: Plan, files: "ModelFiles") -> list[str]:
         *_estimate_lines(config, cost, rates),
         *_lever_lines(config, plan, rates, cost),
         *_budget_lines(config, plan, rates),
-        *_actual_lines(config, plan, cost, rates),
+        *_actual_lines(config, plan, before or rates, history),
     ]
+
+
+def _history(config: RunConfig, plan: Plan) -> Rates | None:
+    return measured(Path(config.store.path), plan, "this store's runs")
 
 
 def _rates_before(config: RunConfig, plan: Plan, files: "ModelFiles") -> Rates | None:
     """What can be known before the run: a probe, else the table."""
-    probed = measured(probe_store(config), plan.recipe_digest, plan.work, "the probe")
+    probed = measured(probe_store(config), plan, "the probe")
     if probed or not config.budget.gpu:
         return probed
     return assumed(config, _flops(config, plan, files))
@@ -82,7 +86,11 @@ def _estimate_lines(config: RunConfig, cost: Estimate, rates: Rates) -> list[str
             )
         )
     rows.append(("all", f"{cost.attempts:,.0f}", _count(cost.accepted), "", f"{cost.hours:,.4g}"))
-    facts = {"rate": rates.basis, "worker-hours": f"{cost.hours:,.4g}"}
+    facts = {"rate": rates.basis, "start-up": f"{rates.start:,.3g} s of a worker, included"}
+    facts["worker-hours"] = f"{cost.hours:,.4g}"
+    if cost.span:
+        low, high = (f"{hours:,.3g}" for hours in cost.span)
+        facts["worker-hours"] += f" ({low} to {high} at the pace of 80 % of the measured stretches)"
     if config.budget.workers > 1:
         facts["wall clock"] = f"{cost.hours / config.budget.workers:,.4g} hours on {config.budget.workers} workers"
     if cost.waste:
@@ -111,7 +119,7 @@ def _lever_lines(config: RunConfig, plan: Plan, rates: Rates, cost: Estimate) ->
     if spectrum.guidance_interval:
         without["guidance interval"] = sum(2 * level.attempts * steps[level.level] for level in cost.levels)
     for name, evaluations in without.items():
-        hours = rates.seconds(evaluations, images) / 3600 / (1 - cost.waste)
+        hours = cost.hours + rates.seconds(evaluations - cost.evaluations, 0) / 3600 / (1 - cost.waste)
         rows.append((name, f"{evaluations:,.0f}", f"{evaluations / cost.evaluations - 1:+.0%}", f"{hours:,.4g}"))
     once = f"sources encoded once: {len(plan.sources):,} encodings instead of {images:,.0f}"
     return ["", *_table(rows), once]
@@ -138,26 +146,25 @@ def _budget_lines(config: RunConfig, plan: Plan, rates: Rates) -> list[str]:
     ]
 
 
-def _actual_lines(config: RunConfig, plan: Plan, cost: Estimate, rates: Rates) -> list[str]:
-    """Plan and actual side by side, once the store has runs of this recipe."""
+def _actual_lines(config: RunConfig, plan: Plan, rates: Rates, history: Rates | None) -> list[str]:
+    """Plan and actual side by side, once the store has runs of this recipe. rates: what was known before them."""
     runs = [run for run in runs_of(Path(config.store.path), plan.recipe_digest) if made(run)]
     if not runs:
         return []
-    spent = sum(map(seconds_of, runs)) / 3600
+    cost, spent = estimate(plan, rates, config.budget), sum(map(seconds_of, runs)) / 3600
     actual: list[tuple[str, float | None, float]] = [
         ("images", cost.attempts, sum(map(made, runs))),
         ("accepted", cost.accepted, sum(run["counts"].get("accepted", 0) for run in runs)),
         ("UNet evaluations", cost.evaluations, sum(run["unet_evaluations"] for run in runs)),
         ("worker-hours", cost.hours, spent),
     ]
-    history = measured(Path(config.store.path), plan.recipe_digest, plan.work, "")
     if rates.bytes and history and history.bytes:
         actual.append(("bytes per image", rates.bytes, history.bytes))
     if cost.usd is not None:
         actual.append(("USD", cost.usd, spent * config.budget.usd_per_hour))
     rows = [("", "plan", "actual", "error")]
     rows += [(name, _count(plan), _count(real), _error(plan, real)) for name, plan, real in actual]
-    return ["", *_table(rows)]
+    return ["", f"planned by        {rates.basis}", "", *_table(rows)]
 
 
 def _error(plan: float | None, real: float) -> str:

@@ -87,6 +87,8 @@ class Planned:
             "attempts": f"{_span(least, most)} per image",
             "images": f"{_span(least * len(plan), most * len(plan))}{self._stored()}",
             "UNet evaluations": _span(least * plan.unet_evaluations, most * plan.unet_evaluations),
+            "decodes": _span(least * len(plan), most * len(plan)),
+            "CLIP images": _span(*(len(plan.sources) + n * len(plan) for n in (least, most))),
             "bytes": "unknown" if self.listed else f"about {self._bytes()}",
             "store": self.store,
             "recipe": plan.recipe_digest if self.config.model.path and not self.listed else "unknown",
@@ -96,6 +98,8 @@ class Planned:
             facts["recipe"] = "unknown until [model] path is set"
         if most == 1:
             del facts["attempts"]
+        if self.config.score is None:
+            del facts["CLIP images"]
         if self.config.spectrum.fill != "none":
             wanted, seeds = self.config.spectrum.fill, self.config.spectrum.fill_seeds
             facts["fill"] = (

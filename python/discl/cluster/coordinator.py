@@ -21,6 +21,7 @@ from discl.plan import Plan, PlannedSample, Settles
 from discl.progress import Meter, OnEvent
 from discl.quarantine import Quarantine
 from discl.recorded import COLUMNS, Recorded
+from discl.run_record import paid
 from discl.store import Store, StoreWriter
 from discl.store.adoption import workers_folder
 
@@ -44,7 +45,7 @@ class Coordinator:
         self.levels: dict[int, Counter[str]] = {level: Counter() for level in self.plan.spectrum.levels}
         self.errors: list[dict[str, Any]] = []
         self._had_keys = bool(writer.keys)
-        meter.spent = lambda seconds: self.worker_seconds
+        meter.spent = lambda seconds: paid(self.seconds)
         self._recorded: Recorded | None = None
         self._filling = Filling(self.plan) if self.plan.spectrum.fill != "none" else None
         if self.plan.spectrum.retries or self._filling:
@@ -70,8 +71,13 @@ class Coordinator:
         return due is not None
 
     @property
-    def worker_seconds(self) -> float:
-        return sum(member.seconds for member in self.members.values())
+    def seconds(self) -> dict[str, float]:
+        """All workers' together: of loading, of working, and what of that their engines and writers took by stage."""
+        members = list(self.members.values())
+        stages = Counter[str]()
+        for member in members:
+            stages.update(member.stats.get("seconds", {}))
+        return {**stages, "load": sum(m.load for m in members), "workers": sum(m.seconds for m in members)}
 
     def join(self) -> Member:
         """A worker that will be started."""
@@ -81,7 +87,7 @@ class Coordinator:
 
     def greet(self, member: Member, hello: Hello, versions: dict[str, str]) -> bool:
         """Whether the worker may work; why not is said."""
-        member.host, member.seen = hello.host, time.time()
+        member.host, member.load, member.seen = hello.host, hello.load, time.time()
         wrong = self._differences(member, hello, versions)
         if wrong:
             self._ended(member, "refused", f"{'; '.join(wrong)}. Install and copy the same on every node")
@@ -204,10 +210,17 @@ class Coordinator:
             "scorer": self.hello.scorer if self.hello else judge_of(self.config),
             "counts": {**self.counts, "planned": len(self.plan), "quarantined": self.quarantine.count},
             "levels": {str(level): dict(counts) for level, counts in self.levels.items()},
-            "unet_evaluations": sum(member.stats.get("unet_evaluations", 0) for member in self.members.values()),
+            "unet_evaluations": sum(member.evaluations for member in self.members.values()),
+            "slot_occupancy": self._occupancy(),
             "workers": [member.facts() for member in self.members.values()],
             "errors": self.errors,
         }
+
+    def _occupancy(self) -> float:
+        """Share of all workers' network rows that carried work."""
+        members = [member for member in self.members.values() if member.evaluations]
+        rows = sum(member.evaluations / member.stats["slot_occupancy"] for member in members)
+        return sum(member.evaluations for member in members) / rows if members else 1.0
 
     def tidy(self) -> None:
         """Nothing of the workers is left beside the store, unless somebody is late."""

@@ -22,10 +22,15 @@ class Member:
     host: str = "?"
     state: str = "starting"
     samples: int = 0
+    load: float = 0.0  # seconds before it could work
     began: float | None = None  # by the coordinator's monotonic clock
     ended: float | None = None
     seen: float = field(default_factory=time.time)
     stats: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def evaluations(self) -> int:
+        return self.stats.get("unet_evaluations", 0)
 
     @property
     def seconds(self) -> float:

@@ -21,7 +21,7 @@ class Assignment:
 
 
 class Hello(NamedTuple):
-    """What a worker is, once its engine is loaded. clock: its time.time() when it said so."""
+    """What a worker is, once its engine is loaded. clock: its time.time() when it said so. load: seconds it took."""
 
     host: str
     versions: dict[str, str]
@@ -29,6 +29,7 @@ class Hello(NamedTuple):
     scorer: dict[str, Any] | None
     slots: int
     clock: float
+    load: float = 0.0
 
 
 class Leased(NamedTuple):

@@ -11,6 +11,7 @@ import queue
 import socket
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,10 +53,11 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._aside: Leased | None = None  # begins the next round
         self._ledger = Ledger(assignment.plan)
+        self._seconds: defaultdict[str, float] = defaultdict(float)  # of writing, by stage
 
     def hello(self) -> Hello:
         """Load the engine. Raises what that raises."""
-        config, plan = self._given.config, self._given.plan
+        config, plan, began = self._given.config, self._given.plan, time.monotonic()
         self._folder.mkdir(parents=True, exist_ok=True)
         recipe = digest(make_recipe(config)) if config.model.path else plan.recipe_digest
         self._engine = engine = self._make(config, self._given.slots)
@@ -63,7 +65,8 @@ class Worker:
         if config.engine.early_rejection:
             rule = self._calibrated() if plan.sources else self._rule()
             engine.reject_by(rule and engine.judge(rule))
-        return Hello(socket.gethostname(), versions(), recipe, judge_of(config, engine), engine.slots, time.time())
+        judge, load = judge_of(config, engine), time.monotonic() - began
+        return Hello(socket.gethostname(), versions(), recipe, judge, engine.slots, time.time(), load)
 
     def _rule(self) -> "Rule | None":
         """What the run's first worker has calibrated; None where the plan was too small for it."""
@@ -104,7 +107,8 @@ class Worker:
             report.wants = max(0, QUEUED - self._queued)
         stats = self._engine.stats
         report.stats = {"unet_evaluations": stats.unet_evaluations, "slot_occupancy": stats.slot_occupancy}
-        report.stats |= {"seconds": dict(stats.seconds)}
+        stages = {f"engine.{stage}": seconds for stage, seconds in dict(stats.seconds).items()}
+        report.stats["seconds"] = stages | dict(self._seconds)
         return report
 
     def stop(self) -> None:
@@ -142,7 +146,8 @@ class Worker:
         """From the first block until there are no more of its seeds for now; all is sealed at the end."""
         plan = self._given.plan.with_seeds(first.seeds)
         self._ledger = ledger = Ledger(plan)
-        making = LeasedMaking(self._given.config, plan, plan.table, writer, self._given.run_id, ledger, self._written)
+        given = self._given.config, plan, plan.table, writer, self._given.run_id
+        making = LeasedMaking(*given, ledger, self._written, seconds=self._seconds)
         feed = LeasedFeed(ledger, plan, self._bad)
         feed.over(self._sources(first, ledger, feed))
         for _ in making.make(self._engine, feed, self._margin, Meter("generate", 0)):

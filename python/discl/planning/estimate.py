@@ -1,18 +1,19 @@
 """A plan and rates in, what each level and all of them will take out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from discl.config import BudgetConfig
 from discl.level_work import LevelWork
 from discl.plan import Plan
-from discl.planning.rates import Rates
+from discl.planning.rates import Rates, whole_batches
 
 SEAL_S = 120.0  # what a preempted worker loses at most, of which half on average
 
 
 class LevelCost(NamedTuple):
-    """attempts: images to make, expected where retries depend on scores. accepted: None where nothing was measured."""
+    """attempts: images to make, expected where retries depend on scores. accepted: None where nothing was measured.
+    hours: of this level's work alone."""
 
     level: int
     attempts: float
@@ -22,12 +23,15 @@ class LevelCost(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """hours: of one worker, preemptions included. usd: None where no price is given."""
+    """hours: of one worker, or all workers' together: the levels' work, sources, starts, idle rows and preemptions.
+    usd: None where no price is given. span: hours at the 10 % and 90 % quantiles of the measured pace, None if unknown.
+    """
 
     levels: tuple[LevelCost, ...]
     hours: float
     usd: float | None
     waste: float
+    span: tuple[float, float] | None = None
 
     @property
     def attempts(self) -> float:
@@ -49,10 +53,24 @@ def estimate(
     """Of the plan, or of these levels and so many seeds of it."""
     chosen = plan.spectrum.levels if levels is None else tuple(levels)
     wishes = len(plan.sources) * (len(plan.spectrum.seeds) if seeds is None else seeds)
-    waste = preemption_waste(budget.preemption_hours, rates.load)
+    waste = preemption_waste(budget.preemption_hours, rates.start)
     costs = tuple(_level(level, wishes, plan, rates, waste) for level in chosen)
-    hours = sum(cost.hours for cost in costs)
-    return Estimate(costs, hours, hours * budget.usd_per_hour if budget.usd_per_hour else None, waste)
+    starts = max(1, budget.workers) if wishes else 0
+    work = _work(costs, plan, rates, starts)
+
+    def hours(pace: float) -> float:
+        return (pace * work + starts * rates.start) / 3600 / (1 - waste)
+
+    usd = hours(1.0) * budget.usd_per_hour if budget.usd_per_hour else None
+    return Estimate(costs, hours(1.0), usd, waste, rates.spread and (hours(rates.spread[0]), hours(rates.spread[1])))
+
+
+def _work(costs: Sequence[LevelCost], plan: Plan, rates: Rates, workers: int) -> float:
+    """Seconds of all workers, starts aside. Each has its own last batches, which may not be full."""
+    longest = max((plan.work[cost.level].steps for cost in costs), default=0)
+    each = sum(cost.evaluations for cost in costs) / max(1, workers)
+    rows = workers * whole_batches(each, rates.rows, longest)
+    return rates.seconds(rows, sum(cost.attempts for cost in costs), len(plan.sources) if workers else 0)
 
 
 def _level(level: int, wishes: int, plan: Plan, rates: Rates, waste: float) -> LevelCost:
@@ -75,8 +93,8 @@ def attempts_per_wish(share: float | None, best_of: int, retries: int) -> float:
     return best_of + sum((1 - share) ** (best_of + retry) for retry in range(retries))
 
 
-def preemption_waste(mean_life_hours: float, load_s: float) -> float:
+def preemption_waste(mean_life_hours: float, start_s: float) -> float:
     """Share of a worker's time that is lost: each life ends with half an unsealed shard and begins with a start."""
     if not mean_life_hours:
         return 0.0
-    return min(0.99, (SEAL_S / 2 + load_s) / (3600 * mean_life_hours))
+    return min(0.99, (SEAL_S / 2 + start_s) / (3600 * mean_life_hours))

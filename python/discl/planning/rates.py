@@ -1,15 +1,11 @@
-"""How many images a GPU makes in a second: measured by earlier runs of the recipe, else assumed from a table."""
+"""How long a worker takes for what: see `history` for measured rates; here are those assumed from a table of GPUs."""
 
-import json
-from collections import Counter
-from collections.abc import Iterable, Mapping
+import math
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from discl.config import RunConfig
 from discl.errors import ConfigError
-from discl.level_work import LevelWork
 from discl.planning.work import Flops
 
 LOAD_S = 60.0  # assumed until a run has been seen: a worker's start, from its node's to its first step
@@ -40,9 +36,14 @@ GPUS = {
 
 @dataclass(frozen=True)
 class Rates:
-    """seconds = evaluations * per_evaluation + images * per_image, of one worker. `basis` says where from.
+    """Seconds of one worker, by what they go with. `basis` says where from.
 
-    acceptance: level -> share of the attempts; bytes: of one made image. Both None where nothing was measured.
+    per_evaluation: of a network row, idle or not: a step's batch has always `rows` of them. per_image: of decoding,
+    scoring, encoding, writing. per_source: of encoding it and its texts. load, warm_up: once at each start of a worker.
+    idle: rows beyond whole batches that found no work, at each start. acceptance: level -> share of the attempts.
+    bytes: of one made image, None where nothing was measured. avoided: share of the evaluations that early rejection
+    saved. spread: the 10 % and 90 % quantiles of how long stretches of the measured runs took, over their mean; None
+    where there were too few.
     """
 
     per_evaluation: float
@@ -51,10 +52,21 @@ class Rates:
     basis: str
     acceptance: dict[int, float] = field(default_factory=dict)
     bytes: float | None = None
-    avoided: float = 0.0  # share of the evaluations that early rejection saved
+    avoided: float = 0.0
+    per_source: float = 0.0
+    warm_up: float = 0.0
+    rows: int = 1
+    idle: float = 0.0
+    spread: tuple[float, float] | None = None
 
-    def seconds(self, evaluations: float, images: float) -> float:
-        return evaluations * self.per_evaluation + images * self.per_image
+    @property
+    def start(self) -> float:
+        """Seconds of a worker before it makes samples at its pace, and of its batches that are not full."""
+        return self.load + self.warm_up + self.idle * self.per_evaluation
+
+    def seconds(self, evaluations: float, images: float, sources: float = 0.0) -> float:
+        """Of work alone, without starts."""
+        return evaluations * self.per_evaluation + images * self.per_image + sources * self.per_source
 
 
 def assumed(config: RunConfig, flops: Flops) -> Rates:
@@ -66,70 +78,15 @@ def assumed(config: RunConfig, flops: Flops) -> Rates:
     mfu = config.budget.mfu or (gpu.mfu_half if half else gpu.mfu_full)
     rate = mfu * (gpu.half if half else gpu.full) * 1e12
     basis = f"ASSUMED: {name} at {rate / 1e12:.3g} TFLOP/s ({mfu:.0%} of its {'16 bit' if half else 'float32'} peak)"
-    return Rates(flops.evaluation / rate, (flops.decode + flops.score) / rate, LOAD_S, basis)
-
-
-# Stages that take a time per image; the rest of a run goes by network evaluations.
-PER_IMAGE = ("engine.decode", "engine.score", "image-encode", "write")
-
-
-def measured(store: Path, recipe: str, work: Mapping[int, LevelWork], what: str) -> Rates | None:
-    """From the runs of this recipe in the store; None where none made anything."""
-    runs = [run for run in runs_of(store, recipe) if seconds_of(run) and made(run)]
-    if not runs:
-        return None
-    evaluations = sum(run["unet_evaluations"] for run in runs)
-    spent, images = sum(map(seconds_of, runs)), sum(map(made, runs))
-    each = min(spent, sum(run["seconds"].get(stage, 0.0) for run in runs for stage in PER_IMAGE))
-    levels: dict[int, Counter[str]] = {}
-    for run in runs:
-        for level, counts in (run.get("levels") or {}).items():
-            levels.setdefault(int(level), Counter()).update(counts)
-    planned = sum(counts["made"] * work[level].evaluations for level, counts in levels.items() if level in work)
-    acceptance = {level: counts["accepted"] / counts["made"] for level, counts in levels.items() if counts["made"]}
-    loads = [run["seconds"]["load"] for run in runs if "load" in run.get("seconds", {})]
     return Rates(
-        per_evaluation=(spent - each) / evaluations if evaluations else 0.0,
-        per_image=(each if evaluations else spent) / images,
-        load=sum(loads) / len(loads) if loads else LOAD_S,
-        basis=f"measured: {what}, {images:,} images in {spent:,.0f} s of one worker",
-        acceptance=acceptance,
-        bytes=_image_bytes(store),
-        avoided=max(0.0, 1 - evaluations / planned) if planned and evaluations else 0.0,
+        per_evaluation=flops.evaluation / rate,
+        per_image=(flops.decode + flops.score) / rate,
+        per_source=(flops.encode + flops.score) / rate,
+        load=LOAD_S,
+        basis=basis,
     )
 
 
-def runs_of(store: Path, recipe: str) -> list[dict[str, Any]]:
-    found: Iterable[dict[str, Any]] = (_read(file) for file in sorted((store / "runs").glob("*.json")))
-    return [run for run in found if run.get("recipe_digest") == recipe]
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        run = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return run if isinstance(run, dict) else {}
-
-
-def seconds_of(run: dict[str, Any]) -> float:
-    """Worker-seconds of generating."""
-    seconds = run.get("seconds") or {}
-    return seconds.get("workers", seconds.get("generate", 0.0))
-
-
-STATUSES = ("ok", "rejected-early", "nan", "error")
-
-
-def made(run: dict[str, Any]) -> int:
-    """Samples."""
-    return sum((run.get("counts") or {}).get(status, 0) for status in STATUSES)
-
-
-def _image_bytes(store: Path) -> float | None:
-    from discl.store import manifest
-
-    shards = manifest.sealed_shards(store)
-    images = sum(shard.images for shard in shards)
-    total = sum(entry["bytes"] for shard in shards for entry in shard.files.values())
-    return total / images if images else None
+def whole_batches(evaluations: float, rows: int, longest: int) -> float:
+    """Rows of the fewest batches of `rows` that do this work, of which one sample takes `longest` steps."""
+    return rows * max(math.ceil(evaluations / rows), longest) if evaluations else 0.0

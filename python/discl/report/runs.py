@@ -11,7 +11,7 @@ from discl.config import RunConfig
 from discl.errors import DisclError
 from discl.report.page import write_report
 from discl.report.run_folder import Run, open_run
-from discl.run_record import versions
+from discl.run_record import versions, worked
 
 STAGES = {
     "load": "load models",
@@ -96,14 +96,19 @@ def stages(records: list[dict[str, Any]], metrics: dict[str, Any]) -> list[dict[
     for record in records:
         for stage, value in record.get("seconds", {}).items():
             seconds[stage] += value
-    inside = sum(value for stage, value in seconds.items() if stage.startswith("engine."))
-    seconds["rest"] = max(seconds["generate"] - inside, 0.0)
+        seconds["rest"] += _rest(record.get("seconds", {}))
     rows = [{"stage": label, "seconds": seconds[stage]} for stage, label in STAGES.items() if seconds[stage]]
     for row in rows:
         if row["stage"] == STAGES["engine.unet"]:
             row["unet_evaluations"] = sum(record.get("unet_evaluations", 0) for record in records)
             row["note"] = "; ".join(map(_occupancy, records))
     return rows + [{"stage": name, "seconds": value} for name, value in metrics.get("seconds", {}).items()]
+
+
+def _rest(seconds: dict[str, float]) -> float:
+    """What the engine's stages leave of generating, on all workers."""
+    engine = sum(of for stage, of in seconds.items() if stage.startswith("engine.") and not stage.endswith(".warm-up"))
+    return max(worked(seconds) - engine, 0.0)
 
 
 def _occupancy(record: dict[str, Any]) -> str:
