@@ -4,77 +4,21 @@ import json
 import random
 import uuid
 from pathlib import Path
-from typing import ClassVar
 
 import fsspec
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 
 from discl.cli import main
 from discl.errors import StoreError
 from discl.quarantine import Quarantine
-from discl.store import Store, StoreWriter, home, remote_lease, verify
+from discl.store import Store, remote_lease, verify
 from discl.store.home import Home
 from discl.store.merge import merge
 from tests.discl.project import contents, fake, make_project
-from tests.discl.store_samples import check, key, sample
+from tests.discl.remote_stores import Flaky, fetched, write
+from tests.discl.store_samples import check
 
-
-class Flaky(MemoryFileSystem):
-    """Every call that changes something may fail: before, half-way (torn), or after it was done."""
-
-    protocol = "flaky"
-    store: ClassVar[dict] = {}
-    pseudo_dirs: ClassVar[list] = [""]
-    chance: "random.Random | None" = None
-    dead = False
-
-    def _fault(self, act, torn=None):
-        if Flaky.dead:
-            raise TimeoutError("no route")
-        kind = Flaky.chance.random() if Flaky.chance else 1.0
-        if kind < 0.15:
-            raise OSError(503, "SlowDown")
-        if kind < 0.3 and torn:
-            torn()
-            raise ConnectionResetError("torn upload")
-        act()
-        if kind < 0.4:
-            raise TimeoutError("the answer got lost")
-
-    def put_file(self, lpath, rpath, **options):
-        data = Path(lpath).read_bytes()
-        whole = lambda: MemoryFileSystem.pipe_file(self, rpath, data)  # noqa: E731
-        self._fault(whole, lambda: MemoryFileSystem.pipe_file(self, rpath, data[: len(data) // 2]))
-
-    def pipe_file(self, path, value, mode="overwrite", **options):
-        self._fault(lambda: MemoryFileSystem.pipe_file(self, path, value, mode=mode))
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch, tmp_path):
-    monkeypatch.setattr(home, "PAUSES_S", (0.0,) * 12)
-    monkeypatch.setattr(remote_lease, "STALE_S", 0.2)
-    monkeypatch.setattr(remote_lease.RemoteLease.__init__, "__defaults__", (10.0, 0.2))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    fsspec.register_implementation("flaky", Flaky, clobber=True)
-    Flaky.chance, Flaky.dead = None, False
-
-
-def write(url: str, numbers, folder: Path, at_last=lambda: None) -> None:
-    with Home(url, folder) as there, StoreWriter(folder, "run", shard_bytes=8_000, on_sealed=there.send) as writer:
-        for i in numbers:
-            if key(i) not in writer.keys:
-                writer.append(*sample(i))
-        at_last()
-
-
-def fetched(url: str, tmp_path: Path) -> Path:
-    """The remote store as a folder."""
-    files, root = fsspec.core.url_to_fs(url)
-    place = tmp_path / f"copy-{uuid.uuid4().hex}"
-    files.get(f"{root}/", str(place), recursive=True)
-    return place
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -174,31 +118,13 @@ def test_a_torn_remote_store_is_found(tmp_path, capsys):
     assert "shards/000000.tar" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["compact", "reshard", "forget", "verify --repair", "import"])
+@pytest.mark.parametrize("command", ["verify --repair", "import"])
 def test_what_works_in_folders_alone_says_so(tmp_path, command, capfd):
     url = f"memory://{uuid.uuid4().hex}/store"
     write(url, range(5), tmp_path / "writes")
-    more = {"forget": ["--source", "x"], "import": [str(tmp_path)]}.get(command, [])
+    more = [str(tmp_path)] if command == "import" else []
     assert main(["store", *command.split(), url, *more]) == 2
     assert f"discl store merge {url} --into FOLDER" in capfd.readouterr().err
-
-
-@pytest.fixture
-def bucket(monkeypatch):
-    """A bucket of a moto server on loopback."""
-    server = pytest.importorskip("moto.server")
-    pytest.importorskip("s3fs")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "none")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    thread = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    thread.start()
-    host, port = thread.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
-    yield "s3://bucket"
-    fsspec.filesystem("s3").clear_instance_cache()
-    thread.stop()
 
 
 def test_s3(tmp_path, bucket):

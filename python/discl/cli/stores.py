@@ -89,8 +89,10 @@ def _sources(store: str, given: Iterable[str]) -> Iterable[str]:
     """Source ids as they are, and those in files, one per line. A word that is neither may be a misspelt file."""
     from discl.store.forget import known
 
+    given = list(given)
+    ids = known(store, given)
     for word in given:
-        if known(store, word):
+        if word in ids:
             yield word
         elif Path(word).is_file():
             yield from (line for line in _lines(Path(word)) if line)

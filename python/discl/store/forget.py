@@ -17,8 +17,7 @@ from discl.store import manifest
 from discl.store.index import open_index
 from discl.store.keys import Keys
 from discl.store.reader import Store
-from discl.store.remote import as_folder
-from discl.store.rewrite import exclusive, rewrite, sweep
+from discl.store.rewrite import rewriting
 from discl.store.selections import decode_selection, encode_selection
 
 SHARD_BYTES = 256_000_000
@@ -31,16 +30,21 @@ def forget(
 
     A sample goes when any of its `source_ids` is named: equal images of two sources were one. Shards with such a
     sample are written anew, the others stay; a killed call is finished by the same call. Snapshots with a forgotten
-    sample cannot be opened again. Trainings' outputs and reports outside the store are not touched.
+    sample cannot be opened again. Trainings' outputs, reports outside the store, and what a bucket keeps as earlier
+    versions of its objects are not touched.
     """
-    root, ids = Path(path), frozenset(sources)
-    with exclusive(root):
+    ids = frozenset(sources)
+    with rewriting(path) as store:
+        root = store.root
         counts = {shard.number: _count(root, shard, ids) for shard in manifest.sealed_shards(root)}
         touched = [shard for shard in manifest.sealed_shards(root) if counts[shard.number]]
         if touched:
             identity = blake2b("\n".join(sorted(ids)).encode(), digest_size=16).hexdigest()
-            rewrite(root, "forget", touched, lambda row: not _is_of(row, ids), shard_bytes, identity, on_event)
-        sweep(root)
+            keep = lambda row: not _is_of(row, ids)  # noqa: E731
+            store.rewrite("forget", touched, keep, shard_bytes, parameters=identity, on_event=on_event)
+        store.sweep()
+        if store.home:
+            store.home.watch_over("scores/*/*.parquet", "runs/*.hard.txt")
         prune(root)
         _clean_quarantine(root / "quarantine.jsonl", ids)
         for file in sorted(root.glob("runs/*.hard.txt")):
@@ -48,10 +52,13 @@ def forget(
     return sum(counts.values())
 
 
-def known(path: str | os.PathLike, source: str) -> bool:
-    """Whether the store has samples of this source id."""
-    root = as_folder(path)
-    return any(_count(root, shard, frozenset([source])) for shard in manifest.sealed_shards(root))
+def known(path: str | os.PathLike, sources: Iterable[str]) -> frozenset[str]:
+    """Those of these source ids of which the store has samples."""
+    asked, found = frozenset(sources), set[str]()
+    for batch in Store(path).scan(["source_id", "source_ids"]):
+        for row in batch.to_pylist():
+            found |= asked.intersection([row["source_id"], *(row["source_ids"] or ())])
+    return frozenset(found)
 
 
 def _is_of(row: dict[str, Any], ids: frozenset[str]) -> bool:

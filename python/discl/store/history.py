@@ -41,9 +41,17 @@ def rewrites(root: Path) -> list[Rewrite]:
 def record(root: Path, rewrite: Rewrite) -> None:
     """The moment at which a rewrite happens."""
     (root / FOLDER).mkdir(exist_ok=True)
-    path = root / FOLDER / f"{len(rewrites(root)):06d}.json"
+    put_if_absent(root / next_name(root), encode(rewrite))
+
+
+def next_name(root: Path) -> str:
+    """Of the next record, as a path inside the store."""
+    return f"{FOLDER}/{len(rewrites(root)):06d}.json"
+
+
+def encode(rewrite: Rewrite) -> bytes:
     body = asdict(rewrite)
-    put_if_absent(path, json.dumps(body | {"digest": _digest(body)}, indent=1).encode())
+    return json.dumps(body | {"digest": _digest(body)}, indent=1).encode()
 
 
 def _digest(body: dict[str, Any]) -> str:
@@ -52,7 +60,16 @@ def _digest(body: dict[str, Any]) -> str:
 
 def _read(path: Path) -> Rewrite:
     try:
-        body = json.loads(path.read_bytes())
+        data = path.read_bytes()
+    except OSError as error:
+        raise _damaged(str(path), error) from error
+    return parse(str(path), data)
+
+
+def parse(path: str, data: bytes) -> Rewrite:
+    """One record; `path` is what errors call it. StoreError for a damaged one."""
+    try:
+        body = json.loads(data)
         if body.pop("digest") != _digest(body):
             raise ValueError("its digest differs")
         retired = [(int(number), str(digest)) for number, digest in body["retired"]]
@@ -61,8 +78,12 @@ def _read(path: Path) -> Rewrite:
         if not all(isinstance(digest, str) for digest in body["before"]):
             raise ValueError("a digest is no text")
         return Rewrite(**body | {"retired": retired})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise StoreError(f"{path}: damaged manifest ({error!r}); restore it from a copy of the store") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: str, error: Exception) -> StoreError:
+    return StoreError(f"{path}: damaged manifest ({error!r}); restore it from a copy of the store")
 
 
 def refusal(snapshot: str, count: int, past: Sequence[Rewrite], digest_of) -> str | None:

@@ -106,13 +106,22 @@ def _sealed(root: Path) -> list[Shard]:
             f"{root} is not a discl store ({error.strerror}: manifest/); give one that `discl generate` made"
         ) from error
     past = history.rewrites(root)
+    entered = [_read(root / "manifest" / name) for name in entry_names(names)]
+    return live(entered, past, f"{root / history.FOLDER}")
+
+
+def live(entered: Iterable[Shard], past: Sequence[history.Rewrite], path: str) -> list[Shard]:
+    """The shards of a store whose manifest has these entries and whose rewrites are `past`; `path`: theirs, for errors.
+
+    The entries are to be listed before the rewrites are read: one that happens in between is seen whole then.
+    """
     retired = {(number, digest) for rewrite in past for number, digest in rewrite.retired}
-    shards = {shard.number: shard for shard in (_read(root / "manifest" / name) for name in entry_names(names))}
+    shards = {shard.number: shard for shard in entered}
     for entry in (entry for rewrite in past for entry in rewrite.shards):
-        shard = parse(f"{entry['number']}", f"{root / history.FOLDER}", json.dumps(entry).encode())
+        shard = parse(f"{entry['number']}", path, json.dumps(entry).encode())
         shards.setdefault(shard.number, shard)
-    live = (shard for shard in shards.values() if (shard.number, shard.digest) not in retired)
-    return sorted(live, key=lambda shard: shard.number)
+    kept = (shard for shard in shards.values() if (shard.number, shard.digest) not in retired)
+    return sorted(kept, key=lambda shard: shard.number)
 
 
 def entry_names(names: Iterable[str]) -> list[str]:

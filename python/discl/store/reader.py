@@ -52,7 +52,7 @@ class Store:
         self._readers: dict[int, _C.ShardReader] = {}
 
     def _past(self) -> list[history.Rewrite]:
-        return [] if self._remote else history.rewrites(self.path)
+        return self._remote.rewrites() if self._remote else history.rewrites(self.path)
 
     def __reduce__(self):
         if self._remote:

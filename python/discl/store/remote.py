@@ -10,7 +10,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 
 from discl.cache_folder import cache_folder
 from discl.errors import StoreError
-from discl.store import manifest
+from discl.store import history, manifest
 
 log = logging.getLogger(__name__)
 
@@ -75,12 +75,48 @@ class RemoteStore:
     def shards(self) -> list[manifest.Shard]:
         """Every shard in the manifest, by number."""
         with self._told("is not a discl store that can be read"):
-            files, root = self.connection()
-            names = manifest.entry_names(os.path.basename(path) for path in files.ls(f"{root}/manifest", detail=False))
-            paths = [f"{root}/manifest/{name}" for name in names]
-            found = files.cat(paths) if paths else {}
-        data = {os.path.basename(path): content for path, content in found.items()}
-        return [manifest.parse(name, f"{self.url}/manifest/{name}", data[name]) for name in names]
+            for _ in range(manifest.ATTEMPTS):
+                try:
+                    entries = self._read_all("manifest", manifest.entry_names)
+                    records = self.records()
+                    break
+                except FileNotFoundError:  # a rewrite has retired an entry since the folder was listed
+                    if not self._is_store():
+                        raise
+            else:
+                raise OSError("its entries vanish while they are read; try again later")
+        entered = [manifest.parse(name, f"{self.url}/manifest/{name}", data) for name, data in entries.items()]
+        return manifest.live(entered, self._parsed(records), f"{self.url}/{history.FOLDER}")
+
+    def rewrites(self) -> list[history.Rewrite]:
+        """Every record of a rewrite, oldest first."""
+        with self._told("its history cannot be read"):
+            records = self.records()
+        return self._parsed(records)
+
+    def _parsed(self, records: dict[str, bytes]) -> list[history.Rewrite]:
+        return [history.parse(f"{self.url}/{name}", data) for name, data in records.items()]
+
+    def records(self) -> dict[str, bytes]:
+        """Name -> content of these records. Raises what the file system raises."""
+        try:
+            found = self._read_all(history.FOLDER, lambda names: sorted(n for n in names if n.endswith(".json")))
+        except FileNotFoundError:  # nothing was ever rewritten
+            return {}
+        return {f"{history.FOLDER}/{name}": data for name, data in found.items()}
+
+    def _is_store(self) -> bool:
+        files, root = self.connection()
+        return files.exists(f"{root}/manifest")
+
+    def _read_all(self, folder: str, chosen: Callable[[Iterable[str]], list[str]]) -> dict[str, bytes]:
+        """Name -> content of those files of a folder, as they are now. FileNotFoundError where one has gone."""
+        files, root = self.connection()
+        files.invalidate_cache()
+        names = chosen([os.path.basename(path) for path in files.ls(f"{root}/{folder}", detail=False)])
+        paths = [f"{root}/{folder}/{name}" for name in names]
+        found = {os.path.basename(path): data for path, data in (files.cat(paths) if paths else {}).items()}
+        return {name: found[name] for name in names}
 
     def read(self, name: str) -> bytes:
         """A small file as it is now. Raises FileNotFoundError, StoreError."""
@@ -95,10 +131,11 @@ class RemoteStore:
     def names(self, folder: str) -> list[str]:
         """The files in a folder of the store; none where there is no such folder."""
         files, root = self.connection()
-        try:
-            return [os.path.basename(path) for path in files.ls(f"{root}/{folder}", detail=False)]
-        except OSError:
-            return []
+        with self._told(f"{folder} cannot be listed"):
+            try:
+                return [os.path.basename(path) for path in files.ls(f"{root}/{folder}", detail=False)]
+            except (FileNotFoundError, NotADirectoryError):
+                return []
 
     def bring(self, files: Iterable[tuple[str, dict[str, Any]]]) -> None:
         """Have local copies of these files, given with their manifest entries; several are copied at a time."""

@@ -11,7 +11,9 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -21,21 +23,60 @@ from discl.errors import StoreError
 from discl.progress import Meter, OnEvent, ignore
 from discl.store import history, manifest
 from discl.store.columns import SCHEMA
+from discl.store.home import Home
 from discl.store.index import open_index
 from discl.store.lock import WriterLock
 from discl.store.records import Record, records
+from discl.store.remote import RemoteStore, is_url
+from discl.store.remote_history import records_there, send_rewrite, settle_there, sweep_there
+from discl.store.settle import DATA, is_stranger, settle
 from discl.store.shard import next_number
 from discl.store.writer import StoreWriter
 
 Keep = Callable[[dict[str, Any]], bool]
-DATA = {"shards": ".tar", "index": ".parquet", "embeddings": ".npy"}
+
+
+@dataclass(frozen=True)
+class Rewriting:
+    """A store that is ours to rewrite. root: its folder; of a store behind a URL the one of `home`, which has the
+    manifest and indexes and no more."""
+
+    root: Path
+    home: Home | None = None
+
+    def rewrite(self, reason: str, retired: Sequence[manifest.Shard], keep: Keep, shard_bytes: int, **options) -> None:
+        """As the function."""
+        if self.home:
+            options |= {"read": lambda root, shard: records_there(self.home, shard)}
+            options |= {"before_entering": partial(send_rewrite, self.home)}
+        rewrite(self.root, reason, retired, keep, shard_bytes, **options)
+        if self.home:
+            settle_there(self.home)
+
+    def sweep(self) -> None:
+        """Remove shards' files that no manifest names, and what is unfinished."""
+        sweep(self.root)
+        if self.home:
+            sweep_there(self.home)
 
 
 @contextmanager
-def exclusive(root: Path) -> Iterator[None]:
+def rewriting(path: str | os.PathLike) -> Iterator[Rewriting]:
+    """The store in a folder or behind a URL, `exclusive`. StoreError if it cannot be."""
+    if not is_url(path):
+        with exclusive(Path(path)):
+            yield Rewriting(Path(path))
+        return
+    RemoteStore(os.fspath(path)).shards()  # a URL that is no store stays as it is
+    with Home(os.fspath(path)) as home, exclusive(home.folder, home.send):
+        yield Rewriting(home.folder, home)
+
+
+@contextmanager
+def exclusive(root: Path, on_sealed: Callable[[int], None] | None = None) -> Iterator[None]:
     """The store is ours: no other writer, nothing unsealed, earlier rewrites settled. StoreError if it cannot be."""
     manifest.sealed_shards(root)  # a folder that is no store stays as it is
-    with StoreWriter(root, "recovered", shard_bytes=1 << 62):
+    with StoreWriter(root, "recovered", shard_bytes=1 << 62, on_sealed=on_sealed):
         pass  # seals what a killed writer left
     with locked(root):
         settle(root)
@@ -70,12 +111,14 @@ def rewrite(
     on_event: OnEvent = ignore,
     read: Callable[[Path, manifest.Shard], Iterator[Record]] = records,
     user_columns: Sequence[str] | None = None,
+    before_entering: Callable[[history.Rewrite], None] | None = None,
 ) -> None:
     """Inside `exclusive`: replace these shards by shards of about `shard_bytes` with the rows that `keep` accepts.
 
     The order of samples in the retired shards is kept. `read` gives them, `user_columns` are theirs (default: those in
     the indexes). `parameters` tells one rewrite from another, so that a killed
-    one is only continued by the same command on the same store.
+    one is only continued by the same command on the same store. `before_entering` is called when all new files are in
+    their places and the history does not know of them yet.
     """
     before = [shard.digest for shard in manifest.sealed_shards(root)]
     facts = [reason, parameters, shard_bytes, before, [shard.number for shard in retired]]
@@ -96,7 +139,10 @@ def rewrite(
     entries = json.loads((staging / "built.json").read_bytes())
     _move(staging, root, [name for entry in entries for name in entry["files"]])
     at = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    history.record(root, history.Rewrite(reason, at, before, [(s.number, s.digest) for s in retired], entries))
+    done = history.Rewrite(reason, at, before, [(s.number, s.digest) for s in retired], entries)
+    if before_entering:
+        before_entering(done)
+    history.record(root, done)
     settle(root)
     shutil.rmtree(staging)
 
@@ -129,35 +175,11 @@ def _move(staging: Path, root: Path, names: list[str]) -> None:
         fsync_folder(root / folder)
 
 
-def settle(root: Path) -> None:
-    """Bring the files into the state that the history names; nothing to do when they are."""
-    live = {shard.number: shard.digest for shard in manifest.sealed_shards(root)}
-    for past in history.rewrites(root):
-        for entry in past.shards:
-            path = root / manifest.manifest_path(entry["number"])
-            if live.get(entry["number"]) == entry["digest"] and not path.exists():
-                write_atomic(path, json.dumps(entry, indent=1).encode())
-        for number, _ in past.retired:
-            if number not in live:
-                _remove(root, number)
-
-
-def _remove(root: Path, number: int) -> None:
-    names = [manifest.manifest_path(number), *(f"{folder}/{number:06d}{suffix}" for folder, suffix in DATA.items())]
-    for name in names:
-        (root / name).unlink(missing_ok=True)
-
-
 def sweep(root: Path) -> int:
     """Inside `exclusive`: remove shards' files that no manifest names, and what is unfinished; returns how many."""
     shutil.rmtree(root / ".rewrite", ignore_errors=True)
-    live = {shard.number for shard in manifest.sealed_shards(root)}
-    files = [
-        file
-        for folder, suffix in DATA.items()
-        for file in [*(root / folder).glob(f"*{suffix}"), *(root / folder).glob(".*.tmp")]
-        if file.name.startswith(".") or (file.stem.isdecimal() and int(file.stem) not in live)
-    ]
+    live = {shard.number: shard for shard in manifest.sealed_shards(root)}
+    files = [file for folder in DATA for file in (root / folder).glob("*") if is_stranger(file.name, live)]
     for file in files:
         file.unlink()
     return len(files)

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from discl import _C
 from discl.atomic import fsync_folder, write_atomic
 from discl.errors import StoreError
-from discl.store import manifest
+from discl.store import history, manifest
 from discl.store.columns import check_key, index_table, user_columns_of
 from discl.store.embeddings import encode_embeddings
 
@@ -163,8 +163,10 @@ def _journal(root: Path, number: int) -> Path:
 
 
 def next_number(root: Path) -> int:
-    """Above every number ever used, also by files that no manifest names: nothing is written over."""
-    used = [*_numbers(root, ""), *(shard.number for shard in manifest.sealed_shards(root))]
+    """Above every number ever used, also by files that no manifest names and by shards that were replaced: nothing is
+    written over, and nothing new is taken for what is gone."""
+    retired = (number for rewrite in history.rewrites(root) for number, _ in rewrite.retired)
+    used = [*_numbers(root, ""), *(shard.number for shard in manifest.sealed_shards(root)), *retired]
     return max(used, default=-1) + 1
 
 
