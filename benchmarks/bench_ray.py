@@ -1,8 +1,9 @@
 """Distribution: light workers on leased blocks beside workers that get their share at once; goodput, planning, leasing.
 
 Workers are Ray actors whose engine imports no torch and takes STEP_S a step of SLOTS samples: what is measured is
-leasing, reports, encoding, sealing and entering. Efficiency is a worker's sampling time over the time from its greeting
-to its last sample; the peer gets one block, all of its share. Goodput replays exponential lives by a clock of its own
+leasing, reports, encoding, sealing and entering. All wait until the last one is there: many imports on few cores are
+another matter. Efficiency is a worker's sampling time over the time from its first block to its last sample; the peer
+gets one block, all of its share. Goodput replays exponential lives by a clock of its own
 on the real leases. Planning reads as many files as 10^7 requests have sources.
 """
 
@@ -21,6 +22,7 @@ from benchmarks.stepping_engine import SLOTS, STEP_S, SteppingEngine
 from benchmarks.timing import record
 from discl.cluster.coordinator import Coordinator
 from discl.cluster.leases import Leases
+from discl.cluster.messages import Orders
 from discl.config import RunConfig
 from discl.progress import ignore
 
@@ -54,7 +56,7 @@ def config_of(folder: Path, store: str) -> RunConfig:
 
 
 def efficiency(folder: Path, workers: int, store: str, whole_shares: bool) -> tuple[float, float]:
-    """(each worker's sampling time over the time from its greeting to its last sample, all of them together; GB of
+    """(each worker's sampling time over the time from its first block to its last sample, all of them together; GB of
     their private memory)."""
     from discl.cluster.actors import Actors
     from discl.cluster.connection import Cluster, connected
@@ -67,7 +69,7 @@ def efficiency(folder: Path, workers: int, store: str, whole_shares: bool) -> tu
     with StoreWriter(config.store.path, "run", shard_bytes=1 << 28, embeddings=False) as writer:
         quarantine = Quarantine(config.store.path, len(plan.sources), 1.0)
         given = Assignment(config, plan, "run", SLOTS)
-        coordinator = Timed(given, writer, quarantine, Meter("", len(plan)), ignore)
+        coordinator = Timed(workers, given, writer, quarantine, Meter("", len(plan)), ignore)
         if whole_shares:
             coordinator.leases = Leases(plan.sources, -(-len(plan.sources) // workers))
         cluster = Cluster(actors=(workers, workers), cores=1e-3)
@@ -75,16 +77,28 @@ def efficiency(folder: Path, workers: int, store: str, whole_shares: bool) -> tu
             Actors(ray, coordinator, given, SteppingEngine, cluster).run()
     members = [member for member in coordinator.members.values() if member.samples]
     sampling = sum(math.ceil(member.samples / SLOTS) * STEP_S for member in members)
-    return sampling / sum(coordinator.last[member.name] - member.began for member in members), coordinator.memory
+    spent = sum(coordinator.last[member.name] - coordinator.first[member.name] for member in members)
+    return sampling / spent, coordinator.memory
 
 
 class Timed(Coordinator):
-    """Notes when each member's last samples came, and what all of them hold in memory."""
+    """Holds the blocks back until all workers are there. Notes when each member's first block went and its last samples
+    came, and what all of them hold in memory."""
 
-    def __init__(self, *arguments) -> None:
+    def __init__(self, workers: int, *arguments) -> None:
         super().__init__(*arguments)
+        self.workers = workers
+        self.first: dict[str, float] = {}
         self.last: dict[str, float] = {}
         self.memory = 0.0
+
+    def orders(self, member, wants, stop=False):
+        if sum(other.state == "working" for other in self.members.values()) < self.workers and not self.first:
+            return Orders()
+        given = super().orders(member, wants, stop)
+        if given.blocks:
+            self.first.setdefault(member.name, time.monotonic())
+        return given
 
     def take(self, member, report) -> None:
         if report.counts:

@@ -170,7 +170,7 @@ def _make(job: Job, record: RunRecord, total: int, make: MakeEngine, earlier: li
                 job.run(engine, total)
             status = "done"
         except BaseException as error:
-            status = "failed" if isinstance(error, Exception) else "stopped"
+            status = record.ended_by(error)
             raise
         finally:
             record.now = dict
@@ -200,7 +200,7 @@ def _make_on(
             Actors(ray, coordinator, given, make, cluster).run()
         status = "done"
     except BaseException as error:
-        status = "failed" if isinstance(error, Exception) else "stopped"
+        status = record.ended_by(error)
         raise
     finally:
         record.seconds |= coordinator.seconds

@@ -105,6 +105,13 @@ class RunRecord:
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begin
 
+    def ended_by(self, error: BaseException) -> str:
+        """The status of a run that this has ended; why it failed is kept in the record."""
+        if not isinstance(error, Exception):
+            return "stopped"
+        self.facts["failure"] = f"{type(error).__name__}: {error}"
+        return "failed"
+
     def write(self, status: str) -> None:
         """status: running, done, stopped or failed."""
         self.facts |= self.now()

@@ -16,7 +16,8 @@ from discl.level_work import LevelWork
 from discl.planning.budget import choose
 from discl.planning.estimate import attempts_per_wish, estimate, preemption_waste
 from discl.planning.rates import Rates
-from discl.planning.work import flops_of
+from discl.planning.rows import of_rows
+from discl.planning.work import Flops, flops_of
 from tests.discl.project import fake, loaded, make_project
 
 
@@ -144,6 +145,25 @@ def test_plan_and_actual_stand_side_by_side(tmp_path, tiny_models, fake_weights,
     assert rows["worker-hours"][1:3] == ["1", "1"] and rows["USD"][1:] == ["2", "2", "+0.0%"], text
     assert rows["images"][-1] == "+0.0%"
     assert rows["cut"][-4:] == ["1", "of", "2", "seeds"], text
+
+
+def test_rows_of_a_benchmark_give_a_gpus_rate(tmp_path, tiny_models, capsys):
+    """What the row did in an hour is what the plan says an hour does, in FLOPs of the UNet."""
+    file, rows = make_project(tmp_path, tiny_models), tmp_path / "engine.jsonl"
+    settings = {"model": "sd15", "size": "512x512", "dtype": "float32", "slots": 8, "unet_flops_per_image": 3e12}
+    rates = {"engine, eager": [1, 2.0, 3], "engine, eager, CLIP": [1, 1.5, 2], "engine, compiled": [9, 9, 9]}
+    row = {"unit": "images/s", "device": "NVIDIA GeForce RTX 4090", "time": "2026-01-01T00:00:00", "settings": settings}
+    other = {"unit": "calls/s", "device": "NVIDIA GeForce RTX 4090", "settings": {}}
+    rows.write_text("".join(f"{json.dumps(one)}\n" for one in (row | {"p20_p50_p80": rates}, other)))
+    command = ["plan", str(file), "--set", f"budget.rows={rows}", "--set"]
+    assert main([*command, "budget.gpu=RTX4090"]) == 0
+    text = capsys.readouterr().out
+    assert "measured: sd15 512x512 float32 on NVIDIA GeForce RTX 4090 (engine, eager, CLIP), 4.5 TFLOP/s" in text
+    assert main([*command, "budget.gpu=RTX409"]) == 2
+    assert "it has: NVIDIA GeForce RTX 4090 float32" in capsys.readouterr().err
+    config = loaded(file, f"budget.rows={rows}", "budget.gpu=RTX4090")
+    found = of_rows(config, Flops(evaluation=9e12, encode=1.0, decode=1.0, score=1.0))
+    assert (found.per_evaluation, found.rows, found.per_image) == (2.0, 16, 0.0)
 
 
 def test_an_unknown_gpu_is_an_error_that_names_the_known(tmp_path, tiny_models, capsys):

@@ -4,11 +4,13 @@ import json
 import os
 import re
 
+import pytest
+
 from discl.cli import main
 from discl.store import Store
 from discl.watching.state import Look
 from discl.watching.views import as_page, as_prometheus, as_text
-from tests.discl.project import fake, make_project
+from tests.discl.project import FakeEngine, fake, make_project
 
 
 def test_a_run_from_its_beginning_to_its_end(tmp_path, tiny_models, monkeypatch):
@@ -61,6 +63,33 @@ def test_workers_errors_and_a_silent_run_are_shown(tmp_path, tiny_models):
     assert f'discl_workers{{store="{store.path}"}} 1' in as_prometheus(look())
     os.utime(path, (0, 0))
     assert look().status == "silent" and "may be dead" in as_text(look())
+
+
+def test_why_a_run_failed_and_which_inputs_were_bad(tmp_path, tiny_models):
+    file = make_project(tmp_path, tiny_models)
+    (tmp_path / "data" / "red fox" / "0.png").write_bytes(b"no <picture>")
+
+    class Failing(FakeEngine):
+        def run(self, requests):
+            yield from list(super().run(requests))[:4]
+            raise RuntimeError("the <device> is lost")
+
+    with pytest.raises(RuntimeError):
+        fake(file, make=Failing)
+    text, page = as_text(Look(tmp_path / "store")()), as_page(Look(tmp_path / "store")())
+    assert ": failed" in text and "RuntimeError: the <device> is lost" in text
+    assert "red fox/0.png: " in text and "red fox/0.png: " in page and "<device>" not in page
+
+
+def test_a_record_that_changes_is_young_whatever_the_clocks_say(tmp_path, tiny_models):
+    store = fake(make_project(tmp_path, tiny_models))
+    (path,) = (store.path / "runs").glob("*.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "running"}))
+    look = Look(store.path)
+    os.utime(path, (1000, 1000))
+    assert look().status == "silent", "as far as one look can tell"
+    os.utime(path, (1001, 1001))
+    assert look().status == "running" and look().age_s < 60
 
 
 def test_a_store_without_runs(tmp_path):

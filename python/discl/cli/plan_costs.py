@@ -13,6 +13,7 @@ from discl.planning.budget import choose
 from discl.planning.estimate import Estimate, estimate
 from discl.planning.history import made, measured, runs_of, seconds_of
 from discl.planning.rates import Rates, assumed
+from discl.planning.rows import of_rows
 from discl.planning.work import Flops, flops_of
 from discl.progress import OnEvent
 from discl.sizes import made_size
@@ -55,11 +56,12 @@ def _history(config: RunConfig, plan: Plan) -> Rates | None:
 
 
 def _rates_before(config: RunConfig, plan: Plan, files: "ModelFiles") -> Rates | None:
-    """What can be known before the run: a probe, else the table."""
+    """What can be known before the run: a probe, else benchmark rows, else the table."""
     probed = measured(probe_store(config), plan, "the probe")
-    if probed or not config.budget.gpu:
+    if probed or not (config.budget.gpu or config.budget.rows):
         return probed
-    return assumed(config, _flops(config, plan, files))
+    rates = of_rows if config.budget.rows else assumed
+    return rates(config, _flops(config, plan, files))
 
 
 def _flops(config: RunConfig, plan: Plan, files: "ModelFiles") -> Flops:

@@ -56,6 +56,7 @@ class Actors:
         self._actors: dict[str, Any] = {}
         self._calls: dict[Any, Member] = {}
         self._fruitless, self._pause_until = 0, 0.0
+        self._room, self._look_at = 0, 0.0
 
     def run(self) -> None:
         """Until every block is done. However it ends, what workers wrote is in the store."""
@@ -69,7 +70,11 @@ class Actors:
         self._coordinator.check_complete()
 
     def _target(self) -> int:
-        return 1 if self._alone else room(self._ray, self._cluster, self._gpus)
+        if self._alone:
+            return 1
+        if time.monotonic() >= self._look_at:  # Ray asks its head node: not for every report
+            self._room, self._look_at = room(self._ray, self._cluster, self._gpus), time.monotonic() + LOOK_S
+        return self._room
 
     def _grow(self) -> None:
         """Start actors up to the target, while there is work for them."""

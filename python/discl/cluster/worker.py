@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 QUEUED = 2  # blocks that wait in a worker, so that none is waited for
-BEAT_S = 1.0  # a report at least so often
+BEAT_S = 2.0  # a report at least so often: each takes the coordinator a millisecond or two
 SHARD_SECONDS = 120.0  # a lost worker costs at most that, where its disk is lost with it
 MakeEngine = Callable[[RunConfig, "int | str"], "Engine"]
 

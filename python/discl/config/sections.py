@@ -205,7 +205,8 @@ class BudgetConfig(Section):
 
     usd_per_hour: of one worker (a GPU, or a process on CPUs); it prices progress and run records too. hours: on all
     `workers` together. gpu: a name in the shipped table, for a plan without measurements; mfu: the share of its peak
-    that is assumed. preemption_hours: mean life of a worker. keep: given up last; levels: most wanted first.
+    that is assumed; rows: a file of benchmark rows, to take that GPU's measured rate from. preemption_hours: mean life
+    of a worker. keep: given up last; levels: most wanted first.
     """
 
     usd_per_hour: Money = 0.0
@@ -214,6 +215,7 @@ class BudgetConfig(Section):
     workers: Positive = 1
     gpu: str = ""
     mfu: Share = 0.0
+    rows: OptionalPath = ""
     preemption_hours: Money = 0.0
     keep: Literal["levels", "seeds"] = "levels"
     levels: Annotated[tuple[Level, ...], BeforeValidator(lambda value: tuple(value))] = ()

@@ -3,6 +3,7 @@
 import json
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from discl.store.manifest import Shard
 
 SILENT_S = 60.0  # a running run writes its record every few seconds
 LAST_ERRORS = 5
+TAIL_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class State:
     """status: running, silent (running, but it has not written for SILENT_S), done, stopped, failed or none.
 
     levels: level -> {"made", "ok", "accepted"} over the store's sealed rows. progress: done, total, rate (per second),
-    eta_s, usd. errors: {"worker", "host", "reason", "time"}, the last ones. bytes: of all sealed files.
+    eta_s, usd. errors: {"worker", "host", "reason", "time"}, the last ones. failure: what ended a failed run. bad: the
+    last inputs that could not be used, {"path", "reason"}. bytes: of all sealed files.
     """
 
     store: str
@@ -37,6 +40,8 @@ class State:
     workers: list[dict[str, Any]] = field(default_factory=list)
     errors: list[dict[str, Any]] = field(default_factory=list)
     quarantined: int = 0
+    failure: str = ""
+    bad: list[dict[str, str]] = field(default_factory=list)
 
     @property
     def live(self) -> bool:
@@ -50,16 +55,22 @@ class State:
 
 
 class Look:
-    """Looks again and again: an index is read once, since a sealed shard does not change."""
+    """Looks again and again: an index is read once, since a sealed shard does not change.
+
+    A record that changes between two looks is young, whatever the clocks of this machine and the file's say.
+    """
 
     def __init__(self, store: Path) -> None:
         self.store = store
+        self._seen: tuple[str, float] | None = None
+        self._changed: float | None = None  # when that was seen last, by this machine's monotonic clock
         self._levels: dict[str, dict[int, Counter[str]]] = {}
 
     def __call__(self) -> State:
         """StoreError for what is no store."""
         shards = manifest.sealed_shards(self.store)
-        record, age = _latest(self.store)
+        record, written = _latest(self.store)
+        age = self._age(record.get("run_id", ""), written)
         score = (record.get("config") or {}).get("score")
         thresholds = Thresholds.model_validate(score["threshold"]) if score else None
         parts = [self._of(shard, thresholds) for shard in shards]
@@ -81,7 +92,18 @@ class Look:
             workers=record.get("workers") or [],
             errors=(record.get("errors") or [])[-LAST_ERRORS:],
             quarantined=(record.get("counts") or {}).get("quarantined", 0),
+            failure=record.get("failure", ""),
+            bad=_last_bad(self.store / "quarantine.jsonl"),
         )
+
+    def _age(self, run: str, written: float) -> float:
+        """Seconds since the record was written."""
+        before, self._seen = self._seen, (run, written)
+        if before is not None and self._seen > before:
+            self._changed = time.monotonic()
+        if self._changed is not None:
+            return time.monotonic() - self._changed
+        return max(0.0, time.time() - written) if run else 0.0
 
     def _of(self, shard: Shard, thresholds: Thresholds | None) -> dict[int, Counter[str]]:
         key = f"{shard.digest} {thresholds}"
@@ -102,12 +124,26 @@ def look(store: Path) -> State:
     return Look(Path(store))()
 
 
+def _last_bad(file: Path) -> list[dict[str, str]]:
+    """The last lines that are whole."""
+    if not file.is_file():
+        return []
+    found = []
+    with open(file, "rb") as lines:
+        lines.seek(max(0, file.stat().st_size - TAIL_BYTES))
+        for line in lines.read().decode("utf-8", errors="replace").splitlines():
+            with suppress(ValueError, KeyError, TypeError):
+                entry = json.loads(line)
+                found.append({"path": str(entry["path"]), "reason": str(entry["reason"])})
+    return found[-LAST_ERRORS:]
+
+
 def _latest(store: Path) -> tuple[dict[str, Any], float]:
-    """The youngest run's record and its age in seconds; empty where there is none."""
+    """The youngest run's record and when it was written, by its file's clock; empty where there is none."""
     files = sorted((store / "runs").glob("*.json"))
     if not files:
         return {}, 0.0
     try:
-        return json.loads(files[-1].read_text(encoding="utf-8")), max(0.0, time.time() - files[-1].stat().st_mtime)
+        return json.loads(files[-1].read_text(encoding="utf-8")), files[-1].stat().st_mtime
     except (OSError, ValueError) as error:
         raise StoreError(f"{files[-1]}: cannot be read ({error}); restore it from a copy of the store") from error

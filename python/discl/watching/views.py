@@ -20,6 +20,8 @@ def facts(state: State) -> dict[str, str]:
         "quarantined": f"{state.quarantined:,}",
         "workers": f"{state.alive} alive" + (f" of {len(state.workers)} so far" if state.workers else ""),
     }
+    if state.failure:
+        found["failure"] = state.failure
     if state.status == "silent":
         found["run"] += f" for {duration(state.age_s)}: it may be dead; start it again to continue"
     if progress:
@@ -39,9 +41,11 @@ def level_rows(state: State) -> list[tuple[str, ...]]:
 
 
 def error_lines(state: State) -> list[str]:
-    return [
+    """The last ones of workers and of inputs, with their reasons."""
+    workers = [
         f"{_clock(error['time'])} {error['host']} {error['worker'][-4:]} {error['reason']}" for error in state.errors
     ]
+    return workers + [f"{bad['path']}: {bad['reason']}" for bad in state.bad]
 
 
 def _clock(seconds: float) -> str:
@@ -56,8 +60,8 @@ def as_text(state: State) -> str:
     rows = [HEAD, *level_rows(state)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
     lines += ["", *("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)]
-    if state.errors:
-        lines += ["", "last errors", *error_lines(state)]
+    if errors := error_lines(state):
+        lines += ["", "last errors", *errors]
     return "\n".join(lines) + "\n"
 
 
@@ -74,8 +78,8 @@ def as_page(state: State) -> str:
     if workers:
         table = tag("table", headings(*of_worker), tag("tbody", *workers))
         sections.append(section("workers", "Workers", scroller("Workers", table)))
-    if state.errors:
-        sections.append(section("errors", "Last errors", tag("pre", "\n".join(error_lines(state)))))
+    if errors := error_lines(state):
+        sections.append(section("errors", "Last errors", tag("pre", "\n".join(errors))))
     reload = tag("meta", http_equiv="refresh", content=str(RELOAD_S)) if state.live else None
     style = Markup((files("discl.report") / "style.css").read_text("utf-8"))
     head = tag(
