@@ -86,10 +86,16 @@ def _shape(inputs: tuple) -> tuple:
 
 
 class GraphMemory:
-    """What the CUDA graphs of one function share: their memory, and so the rule that one runs after the other."""
+    """What the CUDA graphs of one function share: their memory, and so the rule that one runs after the other.
+
+    stream: where they are warmed up and captured, and no other function's. torch has one cuBLAS workspace for each
+    stream, and a graph keeps the address of the one it was captured with: graphs captured on one stream would write
+    into each other's sums when they run side by side (pytorch/pytorch#193402).
+    """
 
     def __init__(self):
         self.pool = torch.cuda.graph_pool_handle()
+        self.stream = torch.cuda.Stream()
         self.free = torch.cuda.Event()
 
 
@@ -99,7 +105,7 @@ class CudaGraph:
     def __init__(self, function: Callable, inputs: tuple, memory: GraphMemory):
         self._inputs = pytree.tree_map_only(torch.Tensor, torch.clone, inputs)
         self._memory = memory
-        stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
+        stream, current = memory.stream, torch.cuda.current_stream()
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
@@ -107,7 +113,7 @@ class CudaGraph:
         current.wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         # thread_local: other threads may allocate pinned memory meanwhile.
-        with torch.cuda.graph(self._graph, pool=memory.pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self._graph, pool=memory.pool, stream=stream, capture_error_mode="thread_local"):
             self._outputs = function(*self._inputs)
 
     def __call__(self, *inputs: Any) -> Any:

@@ -6,7 +6,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from discl import Engine, Request
-from discl.engine.compiled import StaticGraphs
+from discl.engine.compiled import ByShape, StaticGraphs
 from discl.engine.condition import Condition
 from discl.engine.denoiser import torch_denoiser
 from discl.engine.options import warn_if_slow
@@ -99,6 +99,26 @@ def test_cuda_graphs_copy_their_outputs_and_inputs():
     for x, (sine, more) in zip(inputs * 2, outputs, strict=True):
         torch.testing.assert_close(sine, x.sin() * 2)
         torch.testing.assert_close(more, x + 1)
+
+
+@pytest.mark.gpu
+def test_graphs_of_two_functions_run_side_by_side():
+    """Few rows and a long inner side: products that are summed in parts, through the stream's cuBLAS workspace."""
+    device, rng = torch.device("cuda"), torch.Generator("cuda").manual_seed(7)
+    weights = [torch.randn(16384, 64, device=device, generator=rng).bfloat16() for _ in range(2)]
+    functions = [ByShape(lambda inputs, w=w: lambda x: x @ w, device) for w in weights]
+    inputs = torch.randn(16, 16384, device=device, generator=rng).bfloat16()
+    alone = [function(inputs) for function in functions]
+    torch.cuda.synchronize()
+    together: list[list[torch.Tensor]] = [[], []]
+    streams = [torch.cuda.Stream(), torch.cuda.Stream()]
+    for _ in range(200):
+        for function, stream, made in zip(functions, streams, together, strict=True):
+            with torch.cuda.stream(stream):
+                made.append(function(inputs))
+    torch.cuda.synchronize()
+    for expected, made in zip(alone, together, strict=True):
+        assert all(torch.equal(out, expected) for out in made)
 
 
 @pytest.mark.gpu
