@@ -1,3 +1,4 @@
+import PIL
 import pytest
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -70,12 +71,14 @@ def test_equals_its_reference(shape, dtype, atol, rtol, device):
     torch.testing.assert_close(clip_input(images, plan, dtype), expected, atol=atol, rtol=rtol)
 
 
-# Height, width, and how the kernel takes them: span, chunk and rows of its tiles, None where they are too many.
+ROWS_FIRST = int(PIL.__version__.split(".")[0]) >= 13  # for images that lose most in their rows
+# Height, width, and how the kernel takes them: span, chunk and rows of its tiles; None where they are too many or the
+# rows go first.
 WAYS = [
     ((32, 32), (32, 32, 32)),
     ((129, 100), (128, 32, 8)),
     ((300, 200), (256, 64, 8)),
-    ((300, 41), None),
+    ((300, 41), None if ROWS_FIRST else (64, 64, 8)),
     ((40, 300), (256, 32, 32)),
     ((40, 700), None),
     ((16, 16), (32, 32, 32)),
