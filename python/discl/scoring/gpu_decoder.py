@@ -104,6 +104,9 @@ class GpuDecoder:
 def _take(block: Block, images: Any) -> Block:
     """images: DALI's list, which owns the pixels."""
     block.owner = images
-    for at, picture in enumerate(block.undecoded):
-        picture.pixels, picture.encoded = torch.from_dlpack(images[at]), b""
+    # Those of one size come at once: handing each over costs as much as decoding it.
+    dense = images.is_dense_tensor()
+    pixels = torch.from_dlpack(images.as_tensor()) if dense else [torch.from_dlpack(image) for image in images]
+    for picture, each in zip(block.undecoded, pixels, strict=True):
+        picture.pixels, picture.encoded = each, b""
     return block
