@@ -89,6 +89,7 @@ TARGETS = [
     Target("ray", "cpu", {"part": "workers"}, {"leased / independent": 0.95, "leased / 95 %": 1.0}),
     Target("ray", "cpu", {"part": "goodput"}, {"goodput / 95 %": 1.0}),
     Target("ray", "cpu", {"part": "planning"}, {"planning / 10^7 in 60 s": 1.0}),
+    Target("plan", "cpu", {}, {"10 % / error of worker-hours": 1.0}),
     Target("order", "cpu", {}, {"one_epoch: discl / numpy": 1.0}),
     Target(
         "data",

@@ -14,7 +14,9 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("accepted", "engine", "ray", "rejection", "start")]
+SLOW = [
+    pytest.param(name, marks=pytest.mark.slow) for name in ("accepted", "engine", "plan", "ray", "rejection", "start")
+]
 
 
 @pytest.mark.parametrize("name", ["data", "kernels", "order", "score", "store", "train", "levers", *SLOW])

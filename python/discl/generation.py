@@ -25,7 +25,7 @@ from discl.quarantine import Quarantine
 from discl.recipe import digest, make_recipe, model_files, resolved
 from discl.rejection import check_config, refuse_below_rule, refuse_to_calibrate
 from discl.rejection_rates import rejection_rates
-from discl.run_record import RunRecord, earlier_runs, hardware, new_run_id, paid, versions
+from discl.run_record import RunRecord, earlier_runs, hardware, new_run_id, versions, worked
 from discl.selection import check_classes, check_kept, select_by_threshold
 from discl.store import Store, StoreWriter, is_url
 from discl.store.home import Home
@@ -204,7 +204,7 @@ def _make_on(
         raise
     finally:
         record.seconds |= coordinator.seconds
-        record.facts["usd"] = paid(record.seconds) / 3600 * config.budget.usd_per_hour
+        record.facts["usd"] = worked(record.seconds) / 3600 * config.budget.usd_per_hour
         record.write(status)
 
 
@@ -258,5 +258,5 @@ def _summarise(job: Job, record: RunRecord, engine: "Engine") -> None:
     stages = {f"engine.{stage}": seconds for stage, seconds in engine.stats.seconds.items()}
     record.seconds.update(stages | job.seconds)
     record.facts |= _progress(job, engine) | {
-        "usd": paid(record.seconds) / 3600 * job.config.budget.usd_per_hour,
+        "usd": worked(record.seconds) / 3600 * job.config.budget.usd_per_hour,
     }

@@ -28,10 +28,11 @@ def quick(monkeypatch, tmp_path):
     """Stores behind URLs without pauses, their folders below tmp_path, and `flaky://`."""
     import fsspec
 
-    from discl.store import home, remote_lease
+    from discl.store import home, remote, remote_lease
     from tests.discl.remote_stores import Flaky
 
     monkeypatch.setattr(home, "PAUSES_S", (0.0,) * 12)
+    monkeypatch.setattr(remote, "PAUSES_S", (0.0,) * 12)
     monkeypatch.setattr(remote_lease, "STALE_S", 0.2)
     monkeypatch.setattr(remote_lease.RemoteLease.__init__, "__defaults__", (10.0, 0.2))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -40,10 +41,8 @@ def quick(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def bucket(monkeypatch):
-    """A bucket of a moto server on loopback."""
-    import fsspec
-
+def s3_server(monkeypatch):
+    """A moto server on loopback, as werkzeug's object; clients find it."""
     server = pytest.importorskip("moto.server")
     pytest.importorskip("s3fs")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -53,8 +52,16 @@ def bucket(monkeypatch):
     thread.start()
     host, port = thread.get_host_and_port()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    yield thread._server
+    thread.stop()
+
+
+@pytest.fixture
+def bucket(s3_server):
+    """The URL of an empty bucket."""
+    import fsspec
+
     name = f"bucket-{uuid.uuid4().hex}"  # moto keeps its buckets from server to server
     fsspec.filesystem("s3", skip_instance_cache=True).mkdir(name)
     yield f"s3://{name}"
     fsspec.filesystem("s3").clear_instance_cache()
-    thread.stop()

@@ -8,9 +8,11 @@ from typing import ClassVar
 import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 
-from discl.store import StoreWriter
+from discl.store import Store, StoreWriter
 from discl.store.home import Home
 from tests.discl.store_samples import key, sample
+
+FOLDERS = {"shards": ".tar", "index": ".parquet", "embeddings": ".npy", "manifest": ".json"}
 
 
 class Flaky(MemoryFileSystem):
@@ -61,3 +63,13 @@ def fetched(url: str, tmp_path: Path) -> Path:
     place = tmp_path / f"copy-{uuid.uuid4().hex}"
     files.get(f"{root}/", str(place), recursive=True)
     return place
+
+
+def strangers(url: str) -> list[str]:
+    """Files of shards that are not in the manifest, and entries without one."""
+    files, root = fsspec.core.url_to_fs(url)
+    files.invalidate_cache()
+    live = {f"{shard.number:06d}" for shard in Store(url).shards}
+    found = [path for folder in FOLDERS for path in files.find(f"{root}/{folder}", maxdepth=1)]
+    there = [path for path in found if path.endswith(tuple(FOLDERS.values()))]
+    return [path for path in there if path.rpartition("/")[2].partition(".")[0] not in live]

@@ -14,12 +14,11 @@ from discl.store import Store, StoreWriter, verify
 from discl.store.forget import forget
 from discl.store.home import Home
 from discl.store.resize import compact, reshard
-from tests.discl.remote_stores import Flaky, fetched, write
+from tests.discl.remote_stores import Flaky, fetched, strangers, write
 from tests.discl.store_samples import check
 from tests.discl.test_rewrite import COUNT, KEPT, contents, expect_gone, key, own
 
 pytestmark = pytest.mark.usefixtures("quick")
-FOLDERS = {"shards": ".tar", "index": ".parquet", "embeddings": ".npy", "manifest": ".json"}
 
 
 def make(url: str) -> str:
@@ -34,16 +33,6 @@ def make(url: str) -> str:
 
 def new_url() -> str:
     return make(f"flaky://{uuid.uuid4().hex}/store")
-
-
-def strangers(url: str) -> list[str]:
-    """Files of shards that are not in the manifest, and entries without one."""
-    files, root = fsspec.core.url_to_fs(url)
-    files.invalidate_cache()
-    live = {f"{shard.number:06d}" for shard in Store(url).shards}
-    found = [path for folder in FOLDERS for path in files.ls(f"{root}/{folder}", detail=False)]
-    there = [path for path in found if path.endswith(tuple(FOLDERS.values()))]
-    return [path for path in there if path.rpartition("/")[2].partition(".")[0] not in live]
 
 
 def test_compact_joins_what_many_short_shards_have_left():

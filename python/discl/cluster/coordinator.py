@@ -21,7 +21,6 @@ from discl.plan import Plan, PlannedSample, Settles
 from discl.progress import Meter, OnEvent
 from discl.quarantine import Quarantine
 from discl.recorded import COLUMNS, Recorded
-from discl.run_record import paid
 from discl.store import Store, StoreWriter
 from discl.store.adoption import workers_folder
 
@@ -45,7 +44,7 @@ class Coordinator:
         self.levels: dict[int, Counter[str]] = {level: Counter() for level in self.plan.spectrum.levels}
         self.errors: list[dict[str, Any]] = []
         self._had_keys = bool(writer.keys)
-        meter.spent = lambda seconds: paid(self.seconds)
+        meter.spent = lambda seconds: self.seconds["workers"]
         self._recorded: Recorded | None = None
         self._filling = Filling(self.plan) if self.plan.spectrum.fill != "none" else None
         if self.plan.spectrum.retries or self._filling:

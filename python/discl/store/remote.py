@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 CACHE_BYTES = 64 << 30
 ATTEMPTS, PARALLEL = 3, 8
+PAUSES_S = (0.5, 2.0)  # between attempts to read
+FINAL = (FileNotFoundError, NotADirectoryError, PermissionError, ImportError, ValueError)  # waiting does not help
 NOTE_SECONDS = 60.0  # use is noted at most so often
 BOUNDED = ("shards", "embeddings")
 
@@ -72,6 +74,23 @@ class RemoteStore:
         except Exception as error:
             raise StoreError(f"{self.url}: {what}: {error or type(error).__name__}") from error
 
+    def _patiently(self, call: Callable[..., Any], *args: Any) -> Any:
+        """Again after what may pass: a timeout, a 503."""
+        for pause in PAUSES_S:
+            try:
+                return call(*args)
+            except FINAL:
+                raise
+            except Exception as error:
+                log.warning("%s: %s; again in %g s", self.url, error or type(error).__name__, pause)
+                time.sleep(pause)
+        return call(*args)
+
+    def _listed(self, folder: str) -> list[str]:
+        """The files in a folder. FileNotFoundError where there is none."""
+        files, root = self.connection()
+        return [os.path.basename(path) for path in self._patiently(files.ls, f"{root}/{folder}", False)]
+
     def shards(self) -> list[manifest.Shard]:
         """Every shard in the manifest, by number."""
         with self._told("is not a discl store that can be read"):
@@ -107,22 +126,23 @@ class RemoteStore:
 
     def _is_store(self) -> bool:
         files, root = self.connection()
-        return files.exists(f"{root}/manifest")
+        return self._patiently(files.exists, f"{root}/manifest")
 
     def _read_all(self, folder: str, chosen: Callable[[Iterable[str]], list[str]]) -> dict[str, bytes]:
         """Name -> content of those files of a folder, as they are now. FileNotFoundError where one has gone."""
         files, root = self.connection()
         files.invalidate_cache()
-        names = chosen([os.path.basename(path) for path in files.ls(f"{root}/{folder}", detail=False)])
+        names = chosen(self._listed(folder))
         paths = [f"{root}/{folder}/{name}" for name in names]
-        found = {os.path.basename(path): data for path, data in (files.cat(paths) if paths else {}).items()}
+        read = self._patiently(files.cat, paths) if paths else {}
+        found = {os.path.basename(path): data for path, data in read.items()}
         return {name: found[name] for name in names}
 
     def read(self, name: str) -> bytes:
         """A small file as it is now. Raises FileNotFoundError, StoreError."""
         files, root = self.connection()
         try:
-            return files.cat_file(f"{root}/{name}")
+            return self._patiently(files.cat_file, f"{root}/{name}")
         except FileNotFoundError:
             raise
         except Exception as error:
@@ -130,10 +150,9 @@ class RemoteStore:
 
     def names(self, folder: str) -> list[str]:
         """The files in a folder of the store; none where there is no such folder."""
-        files, root = self.connection()
         with self._told(f"{folder} cannot be listed"):
             try:
-                return [os.path.basename(path) for path in files.ls(f"{root}/{folder}", detail=False)]
+                return self._listed(folder)
             except (FileNotFoundError, NotADirectoryError):
                 return []
 
@@ -187,6 +206,7 @@ class RemoteStore:
                 raise
             except Exception as error:
                 problem = str(error)
+                time.sleep(PAUSES_S[attempt - 1] if attempt < ATTEMPTS else 0.0)
             log.warning("%s/%s: attempt %d: %s", self.url, name, attempt, problem)
         part.unlink(missing_ok=True)
         raise OSError(problem)
