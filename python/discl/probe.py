@@ -66,7 +66,10 @@ def choose_probe(table, store, keys: list[str], levels, most: int, seed: int) ->
     if not chosen:
         raise StoreError(_nothing_to_probe(len(made), len(whole), levels))
     if len(chosen) < most:
-        log.warning("curriculum.probe_images = %d, but the probe has %d: see the policy 'adaptive'", most, len(chosen))
+        log.warning(
+            "curriculum.probe_images = %d, but the probe has %d: of the %d training images with a selected image at "
+            "every level, a quarter at most leaves the training", most, len(chosen), len(whole),
+        )  # fmt: skip
     candidates = (one.keys[level] for one in chosen for level in sorted(levels))
     picked = [keys[random.integers(len(keys))] for keys in candidates]
     rows = sorted(row for one in chosen for row in one.rows)
@@ -149,6 +152,11 @@ class Probe:
 
     def __init__(self, config, probe: ProbeSet, table, store, real, test, threads: int, ranks):
         self.config, self.real, self.ranks = config, real, ranks
+        if len(probe.rows) < config.probe_least:
+            log.warning(
+                "%d probe images are fewer than curriculum.probe_least = %d: no gain is trusted and the lowest level "
+                "stays; lower probe_least, or make spectra of more images", len(probe.rows), config.probe_least,
+            )  # fmt: skip
         self.dataset = SpectrumDataset(store, table.take(probe.rows), probe.keys)
         self.batches = evaluation_batches(self.dataset, test, 256, threads, ranks)
 

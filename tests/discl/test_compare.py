@@ -116,9 +116,10 @@ def test_what_is_refused(tmp_path):
     (tmp_path / "other" / "predictions" / "test.npy").unlink()
     with pytest.raises(ConfigError, match=r"test\.npy: cannot be read .*train again"):
         compare([control, other])
-    (tmp_path / "other" / "metrics.json").write_text('{"methods": {}}')
-    with pytest.raises(ConfigError, match="no metrics of a finished training"):
-        compare([control, other])
+    for lacking in ({"methods": {}}, {"splits": {}, "policy": "none"}):
+        (tmp_path / "other" / "metrics.json").write_text(json.dumps(lacking))
+        with pytest.raises(ConfigError, match="no metrics of a finished training"):
+            compare([control, other])
 
 
 def test_published_rows_are_in_percent_and_plausible():

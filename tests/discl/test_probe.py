@@ -75,6 +75,15 @@ def test_no_probe_image_is_in_training_and_no_class_is_emptied(tmp_path, seed):
     assert (np.bincount(table.labels[left], minlength=10) > 0).all()
 
 
+def test_a_probe_too_small_to_trust_is_said(tmp_path, caplog):
+    config, table, store = project(tmp_path)
+    least = config.curriculum.model_copy(update={"probe_least": 500})
+    config = config.model_copy(update={"curriculum": least})
+    training_parts(config, table, store, "default", learner_of(config, table))
+    assert "fewer than curriculum.probe_least = 500: no gain is trusted and the lowest level stays" in caplog.text
+    assert "a quarter at most leaves the training" in caplog.text
+
+
 def test_adaptive_trains_and_says_what_it_saw(tmp_path):
     config, _, _ = project(tmp_path)
     events = []

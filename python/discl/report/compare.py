@@ -68,7 +68,7 @@ def compare(folders: list[str]) -> list[Compared]:
     runs = [open_run(folder) for folder in folders]
     names = _names(runs)
     for run in runs:
-        if "splits" not in run.metrics:
+        if not {"splits", "policy", "loss", "groups"} <= set(run.metrics):
             raise ConfigError(
                 f"{run.folder}: no metrics of a finished training (metrics.json); finish it or leave it out"
             )
