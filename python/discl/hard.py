@@ -1,11 +1,14 @@
 """A DataTable and the [hard] table in, the rows that need synthetic images out (paper 1.8)."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
 
 from discl.data import DataTable
-from discl.errors import ConfigError, DataError
+from discl.errors import ConfigError, DataError, nearest
+
+log = logging.getLogger(__name__)
 
 
 def select_hard(config, table: DataTable) -> np.ndarray:
@@ -14,7 +17,8 @@ def select_hard(config, table: DataTable) -> np.ndarray:
     few: classes with fewer than `few_below` training images. all: every training row. list: the ids in the
     file `list`, one per line. confidence, loss: the rows below `threshold` (loss: above it), the `limit` least certain
     ones, or both; by the data's column of that name or by the classifier of the training in the folder `run`.
-    Elsewhere `limit` caps the rows in table order (0: no cap). Raises ConfigError when nothing remains.
+    Elsewhere `limit` caps the rows in table order (0: no cap). Classes in `exclude` have no candidates but those of a
+    list. Raises ConfigError when nothing remains.
     """
     if config.rule not in RULES:
         raise ConfigError(f"hard.rule = {config.rule!r}; expected one of {', '.join(RULES)}")
@@ -30,17 +34,31 @@ def tail_rows(config, table: DataTable, hard: np.ndarray | None = None) -> np.nd
     hard: what `select_hard` found, where it is at hand.
     """
     if config.rule == "few":
-        return _few(config, table)
+        return _of_few_classes(config, table, table.rows("train"))
     return select_hard(config, table) if hard is None else hard
 
 
-def _few(config, table: DataTable) -> np.ndarray:
-    rows = table.rows("train")
+def _of_few_classes(config, table: DataTable, rows: np.ndarray) -> np.ndarray:
     return rows[table.train_counts[table.labels[rows]] < config.few_below]
 
 
+def _candidates(config, table: DataTable) -> np.ndarray:
+    """Training rows of the classes that may have a spectrum."""
+    rows, names = table.rows("train"), getattr(config, "exclude", ())
+    for name in names:
+        if name not in table.class_names:
+            near = nearest(name, table.class_names)
+            log.warning("hard.exclude names the class %r, which the data does not have; the nearest is %r", name, near)
+    excluded = [label for label, name in enumerate(table.class_names) if name in names]
+    return rows[~np.isin(table.labels[rows], excluded)]
+
+
+def _few(config, table: DataTable) -> np.ndarray:
+    return _of_few_classes(config, table, _candidates(config, table))
+
+
 def _all(config, table: DataTable) -> np.ndarray:
-    return table.rows("train")
+    return _candidates(config, table)
 
 
 def _listed(config, table: DataTable) -> np.ndarray:
@@ -75,7 +93,7 @@ def _lowest(config, table: DataTable, values: np.ndarray, bound: float | None) -
         raise ConfigError(
             f"hard.rule = {config.rule!r} needs hard.limit, the number of images to take, or hard.threshold"
         )
-    rows = table.rows("train")
+    rows = _candidates(config, table)
     rows = rows if bound is None else rows[values[rows] < bound]
     lowest = rows[np.argsort(values[rows], kind="stable")]
     return np.sort(lowest[: config.limit] if config.limit else lowest)
@@ -115,6 +133,8 @@ def _column(table: DataTable, name: str) -> list:
 def _advice(config, table: DataTable) -> str:
     if not len(table.rows("train")):
         return "the data has none: give rows of the split train"
+    if not len(_candidates(config, table)):
+        return "every class is among hard.exclude; leave some out of it"
     if config.rule == "few":
         return f"the smallest class has {table.train_counts.min()}, so raise hard.few_below = {config.few_below}"
     return "check the data"

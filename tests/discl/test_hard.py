@@ -62,6 +62,21 @@ def test_confidence_and_loss_read_a_column():
     assert select_hard(hard("loss", limit=1), table(loss=["1", "9", "2", "3", "4", "", ""])).tolist() == [1]
 
 
+def test_excluded_classes_have_no_candidates_and_stay_in_the_tail(tmp_path, caplog):
+    data = table(confidence=[0.9, 0.1, 0.5, 0.2, 0.8, 0, 0], loss=[0, 3, 1, 2, 0, 9, 9])
+    assert select_hard(hard("all", exclude=("b",)), data).tolist() == [0, 1, 2]
+    assert select_hard(hard("confidence", limit=2, exclude=("a",)), data).tolist() == [3, 4]
+    assert select_hard(hard("loss", threshold=0.5, exclude=("b",)), data).tolist() == [1, 2]
+    few = hard("few", few_below=4, exclude=("b",))
+    assert select_hard(few, data).tolist() == [0, 1, 2] and tail_rows(few, data).tolist() == [0, 1, 2, 3, 4]
+    (tmp_path / "list").write_text("image 4\n")
+    assert select_hard(hard("list", list=str(tmp_path / "list"), exclude=("b",)), data).tolist() == [4]
+    with pytest.raises(ConfigError, match=r"selects no training image; .*hard\.exclude"):
+        select_hard(hard("all", exclude=("a", "b")), data)
+    assert select_hard(hard("all", exclude=("bb",)), data).tolist() == [0, 1, 2, 3, 4]
+    assert "class 'bb', which the data does not have; the nearest is 'b'" in caplog.text
+
+
 def test_a_threshold_alone_or_with_a_limit():
     data = table(confidence=[0.9, 0.1, 0.5, 0.2, 0.8, 0, 0], loss=[0, 3, 1, 2, 0, 9, 9])
     assert select_hard(hard("confidence", threshold=0.5), data).tolist() == [1, 3]

@@ -82,6 +82,8 @@ class DataConfig(Section):
 class HardConfig(Section):
     """Which training images get a spectrum. A class with fewer than `few_below` images is few.
 
+    exclude: names of classes that get none, such as iWildCam's "empty".
+
     Of the rules confidence and loss: `threshold`, `limit`, and `run`, the folder of a plain training that tells.
 
     `many_from` not given is 100, or `few_below` where that is more.
@@ -94,6 +96,7 @@ class HardConfig(Section):
     threshold: float | None = None
     run: OptionalPath = ""
     list: OptionalPath = ""
+    exclude: Strings = ()
 
     @model_validator(mode="before")
     @classmethod
