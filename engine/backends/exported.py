@@ -70,6 +70,7 @@ class BySize:
             name = next(iter(self._found.values())).part
             raise ModelError(
                 f"exported={str(self._exported.folder)!r} holds {name} for images of {known} pixels, not for an input "
-                f"of {list(shape)}: set spectrum.size, or export with --size WIDTHxHEIGHT, once for every size"
+                f"of {list(shape)}: set spectrum.size with size_policy crop or stretch, or export with --size "
+                "WIDTHxHEIGHT, once for every size"
             )
         return self._found[shape]
