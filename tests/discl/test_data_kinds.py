@@ -241,6 +241,16 @@ def test_iwildcam_with_two_names_for_a_class(tmp_path):
     refused(r"labels\.csv, row 6: y '1' is already in row 3; remove one", "iwildcam", tmp_path)
 
 
+def test_a_class_number_that_no_data_set_has(tmp_path):
+    """It would be as many classes as that."""
+    root = wildcam(tmp_path, lambda rows: rows[1].__setitem__(2, "999999999")) / "iwildcam_v2.0"
+    labels = (root / "labels.csv").read_text()
+    (root / "labels.csv").unlink()
+    refused(r"metadata\.csv, row 3: y = 999999999 is out of range, 0\.\.99998; correct", "iwildcam", root)
+    (root / "labels.csv").write_text(labels + "999999999,8,puma,puma\n")
+    refused(r"labels\.csv, row 6: y = 999999999 is out of range, 0\.\.99998; correct", "iwildcam", root)
+
+
 def test_whole_numbers_may_come_as_floats(tmp_path):
     save(tmp_path / "1.png")
     pq.write_table(pa.table({"path": ["1.png", "1.png"], "label": [10.0, 2.0]}), tmp_path / "data.parquet")

@@ -58,12 +58,12 @@ def _label_table(config, root: Path) -> Columns | None:
 def _class_names(table: Columns | None, metadata: Columns) -> tuple[str, ...]:
     """Numbers where there is no label table."""
     if table is None:
-        labels = [metadata.number("y", row) for row in range(len(metadata))]
+        labels = [metadata.number("y", row, NO_CLASS) for row in range(len(metadata))]
         return tuple(str(label) for label in range(max(labels) + 1))
     table.require("y", "name")
     used = table.take([row for row, label in enumerate(table["y"]) if label != str(NO_CLASS)])
     refuse_repeated(used, used["y"], "y")
-    rows = {table.number("y", row): row for row in range(len(table)) if table["y"][row] != str(NO_CLASS)}
+    rows = {table.number("y", row, NO_CLASS): row for row in range(len(table)) if table["y"][row] != str(NO_CLASS)}
     missing = [label for label in range(max(rows, default=-1) + 1) if label not in rows]
     if missing or not rows:
         raise DataError(f"{table.file}: no row for y = {missing[0] if missing else 0}; add the class's name")
