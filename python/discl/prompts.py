@@ -75,14 +75,14 @@ def choice(class_name: str, seed: int, count: int) -> int:
 def read_table(file: Path, where: str) -> dict[str, Any]:
     """Class name -> sentences, unchecked. Raises ConfigError."""
     try:
-        table = json.loads(
-            file.read_text(encoding="utf-8-sig"), object_pairs_hook=lambda pairs: _named_once(where, pairs)
-        )
+        text = file.read_text(encoding="utf-8-sig")
+        table = json.loads(text, object_pairs_hook=lambda pairs: _named_once(where, pairs))
+        json.dumps(table, ensure_ascii=False).encode()  # half a surrogate pair is JSON and no text
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{where}: cannot be read ({error}); check the path, or let `discl prompts` write it"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{where}: not valid JSON ({error}); write {{class: [sentences]}}") from None
     if not isinstance(table, dict):
         raise ConfigError(f"{where}: holds a {type(table).__name__}; write an object {{class: [sentences]}}")

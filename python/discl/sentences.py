@@ -86,8 +86,8 @@ def write_sentences(
 
 
 def _bare(line: str) -> str:
-    """Without the number or bullet that models put before a line."""
-    text = line.strip()
+    """Without the number or bullet that models put before a line, and without what is no text."""
+    text = line.encode("utf-8", "ignore").decode().strip()
     head, dot, rest = text.partition(". ")
     if dot and head.isdigit():
         text = rest

@@ -65,6 +65,8 @@ def test_unknown_placeholders_are_named(template):
         ({"red fox": "a", "käfer / beetle": ["a"]}, "needs a list"),
         ({"red fox": ["a", " "], "käfer / beetle": ["a"]}, "sentence 2 is blank"),
         ({"red fox": ["a {b}"], "käfer / beetle": ["a"]}, r"\{b\} is not known"),
+        ({"red fox": ["a \ud800"], "käfer / beetle": ["a"]}, r"not valid JSON .*surrogates"),
+        ("[" * 100_000, "not valid JSON"),
     ],
 )
 def test_a_bad_prompt_file_is_explained(sentences, table, match):

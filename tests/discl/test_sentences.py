@@ -41,7 +41,7 @@ def test_a_models_lines_are_cleaned_and_asked_for_again(tmp_path):
     def model(name, count):
         asked.append(name)
         return [
-            f'{len(asked)}. "a {name} number {len(asked)} in a field"',
+            f'{len(asked)}. "a {name} number {len(asked)} in\ud83d a field"',
             "",
             "too short",
             "- a {place} for all of us",

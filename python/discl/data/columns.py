@@ -133,7 +133,7 @@ def read_json(file: Path) -> Any:
         raise DataError(
             f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}; check the path"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: not valid JSON: {error}; restore the file") from None
 
 

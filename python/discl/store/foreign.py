@@ -51,7 +51,7 @@ def from_reference(root: Path) -> Iterator[Found]:
                 continue
             row = {"class_name": folder.name.replace("_", " "), "level": 100 - int(named[1]), "seed": int(named[3])}
             for file in sorted(leaf.iterdir()):
-                if file.suffix.lower() in EXTENSIONS:
+                if file.suffix.lower() in EXTENSIONS and file.is_file():
                     yield Found(file.name, row=row, file=file)
 
 
