@@ -23,7 +23,7 @@ class TensorRTBackend:
     def __init__(self, folder: str | Path, device: torch.device):
         self.trt, self.device = load_tensorrt(), device
         self.exported = ExportedFolder(self.name, folder)
-        self.slots: int = self.exported.manifest.facts["slots"]
+        self.slots: int = self.exported.manifest.facts.get("slots", 0)
         self._log = Log(self.trt)
         self._runtime = self.trt.Runtime(self._log.logger)
 

@@ -76,7 +76,7 @@ def read_manifest(folder: str | Path, kind: str, unchanged: bool = True) -> Mani
         if given["format"] != FORMAT or given["kind"] != kind:
             held = f"an export of format {given['format']} for the backend {given['kind']}"
             raise ModelError(f"exported={str(folder)!r} holds {held}; {kind} needs format {FORMAT} of its own: {again}")
-        manifest = Manifest(kind, given["facts"], tuple(map(_part, given["parts"])))
+        manifest = Manifest(kind, dict(given["facts"]), tuple(map(_part, given["parts"])))
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder / NAME} cannot be read ({error!r}): {again}") from error
     for file, digest in (item for part in manifest.parts for item in part.digests.items() if unchanged):
@@ -117,11 +117,17 @@ def _shapes(part: Part, inputs: Row) -> Row:
 
 
 def _part(given: dict) -> ExportedPart:
-    tensors = {
-        key: tuple(Spec(t["name"], t["dtype"], tuple(t["shape"])) for t in given[key]) for key in ("inputs", "outputs")
-    }
-    size = None if given["size"] is None else tuple(given["size"])
-    for file in given["digests"]:
+    tensors = {key: tuple(map(_spec, given[key])) for key in ("inputs", "outputs")}
+    size = None if given["size"] is None else tuple(map(int, given["size"]))
+    for file in dict(given["digests"]):
         if Path(file).name != file:
             raise ValueError(f"it names a file outside of its folder: {file!r}")
+    if given["file"] not in given["digests"]:
+        raise ValueError(f"it has no digest of {given['file']!r}")
     return ExportedPart(**{**given, **tensors, "size": size})
+
+
+def _spec(given: dict) -> Spec:
+    if not isinstance(getattr(torch, given["dtype"], None), torch.dtype):
+        raise ValueError(f"torch has no dtype {given['dtype']!r}")
+    return Spec(str(given["name"]), given["dtype"], tuple(map(int, given["shape"])))

@@ -153,7 +153,7 @@ def test_what_cannot_be_exported_is_said(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("fault", ["cut", "gone", "other format", "not json", "outside"])
+@pytest.mark.parametrize("fault", ["cut", "gone", "other format", "not json", "outside", "dtype", "digests", "facts"])
 def test_a_damaged_folder_is_refused_with_the_reason(tmp_path, fault):
     folder = Path(shutil.copytree(tiny_export().onnx, tmp_path / "out"))
     manifest = folder / "manifest.json"
@@ -165,13 +165,21 @@ def test_a_damaged_folder_is_refused_with_the_reason(tmp_path, fault):
         manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 99}))
     elif fault == "outside":
         manifest.write_text(manifest.read_text().replace('"unet.onnx"', '"../unet.onnx"'))
-    else:
+    elif fault == "not json":
         manifest.write_text("{")
+    else:
+        held = json.loads(manifest.read_text())
+        part = held["parts"][0]
+        {"dtype": part["inputs"][0], "digests": part, "facts": held}[fault][fault] = "float99"
+        manifest.write_text(json.dumps(held))
     expected = {
         "cut": "unet.onnx is not what was exported",
         "gone": "vae_decoder.onnx is missing",
         "other format": "format 99",
         "not json": "cannot be read",
+        "dtype": r"manifest\.json cannot be read .*torch has no dtype 'float99'",
+        "digests": r"manifest\.json cannot be read",
+        "facts": r"manifest\.json cannot be read",
         "outside": "outside of its folder",
     }[fault]
     with pytest.raises(ModelError, match=expected) as refusal:
