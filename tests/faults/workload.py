@@ -41,10 +41,13 @@ def run(root: Path, tell: Tell) -> None:
     tell("samples", COUNT)
     store = Store(root / "store")
     chosen = store.selection_rule("default")["version"] if selections(root) else 0
+    tell("selection", chosen)  # a run killed between writing and telling left it
     for version in range(chosen + 1, 3):
         store.write_selection("default", [key(4 * version)], {"version": version})
         tell("selection", version)
-    for step in range(checkpoint_step(root) + 1, 3):
+    done = checkpoint_step(root)
+    tell("checkpoint", done)
+    for step in range(done + 1, 3):
         Checkpoints(root / "out", "one").write(*learner(step), {"step": step})
         tell("checkpoint", step)
 
