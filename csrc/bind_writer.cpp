@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "bind.h"
+#include "half.h"
 #include "shard_writer.h"
 
 namespace discl {
@@ -26,11 +27,52 @@ static WriterHandle open_writer(const std::string& tar, const std::string& journ
     return WriterHandle(new ShardWriter(tar, journal, {sync_samples, sync_seconds}));
 }
 
+namespace {
+
+// An embedding in fp16: bytes and arrays as they are, float32 rounded.
+class Halves {
+public:
+    explicit Halves(const py::object& given) {
+        using Floats = py::array_t<float, py::array::c_style>;
+        if (Floats::check_(given)) {
+            const auto floats = py::reinterpret_borrow<Floats>(given);
+            append_halves(rounded_, floats.data(), size_t(floats.size()));
+        } else if (PyObject_GetBuffer(given.ptr(), &buffer_, PyBUF_SIMPLE)) {
+            throw py::error_already_set();
+        }
+    }
+    ~Halves() {
+        if (buffer_.obj) PyBuffer_Release(&buffer_);
+    }
+    Halves(const Halves&) = delete;
+    Halves& operator=(const Halves&) = delete;
+
+    operator std::string_view() const {
+        if (!buffer_.obj) return rounded_;
+        return {static_cast<const char*>(buffer_.buf), static_cast<size_t>(buffer_.len)};
+    }
+
+private:
+    Py_buffer buffer_{};
+    std::string rounded_;
+};
+
+}  // namespace
+
+// A reference that any thread may drop.
+static Owner hold(const py::bytes& data) {
+    return {data.inc_ref().ptr(), [](const void* object) {
+                const py::gil_scoped_acquire acquire;
+                Py_DECREF(static_cast<PyObject*>(const_cast<void*>(object)));
+            }};
+}
+
 // Keeps the GIL unless there is no room: it takes 3 us, and getting the GIL back among encoding threads more.
 static void append(ShardWriter& writer, std::string_view key, std::string_view extension,
                    const py::bytes& image, const py::bytes& json, const py::bytes& row,
-                   const py::bytes& embedding) {
-    const Sample sample{key, extension, view(image), view(json), view(row), view(embedding)};
+                   const py::object& embedding) {
+    const Halves vector(embedding);
+    const Sample sample{key, extension, view(image), view(json), view(row), vector, hold(image)};
     while (!writer.append(sample)) {
         const py::gil_scoped_release release;
         writer.wait_for_room();
@@ -70,6 +112,15 @@ static py::tuple place_arrays(const ShardWriter& writer) {
     return py::make_tuple(offset, length, crc);
 }
 
+// Read-only uint8 that keeps the writer alive; good until the next append.
+static py::array_t<uint8_t> kept(const py::object& writer, std::string_view bytes) {
+    py::array_t<uint8_t> out(py::ssize_t(bytes.size()), reinterpret_cast<const uint8_t*>(bytes.data()), writer);
+    py::detail::array_proxy(out.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
+    return out;
+}
+
+static const KeptRows& rows_of(const py::object& writer) { return writer.cast<const ShardWriter&>().rows(); }
+
 void bind_writer(py::module_& module) {
     const auto unlocked = py::call_guard<py::gil_scoped_release>();
     py::class_<ShardWriter, WriterHandle>(module, "ShardWriter")
@@ -82,6 +133,11 @@ void bind_writer(py::module_& module) {
         .def("finish", &ShardWriter::finish, unlocked)
         .def("close", &ShardWriter::close, unlocked)
         .def("places", &place_arrays)
+        .def("rows", [](const py::object& writer) { return kept(writer, rows_of(writer).lines()); })
+        .def("embeddings", [](const py::object& writer) { return kept(writer, rows_of(writer).embeddings()); })
+        .def_property_readonly("longest_row", [](const ShardWriter& writer) { return writer.rows().longest(); })
+        .def_property_readonly("embedding_bytes",
+                               [](const ShardWriter& writer) { return writer.rows().embedding_bytes(); })
         .def_property_readonly("samples", &ShardWriter::samples)
         .def_property_readonly("synced_samples", &ShardWriter::synced_samples)
         .def_property_readonly("written_bytes", &ShardWriter::written_bytes)

@@ -2,8 +2,10 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <stdexcept>
 #include <system_error>
@@ -47,13 +49,20 @@ std::string File::read(uint64_t offset, uint64_t bytes) const {
     return out;
 }
 
-void File::write(uint64_t offset, std::string_view bytes) {
-    while (!bytes.empty()) {
-        const ssize_t put = ::pwrite(descriptor_, bytes.data(), bytes.size(), off_t(offset));
+void File::write(uint64_t offset, const std::vector<std::string_view>& pieces) {
+    constexpr size_t most = 1024;  // Linux takes no more in one call
+    std::vector<iovec> parts;
+    for (const std::string_view piece : pieces)
+        if (!piece.empty()) parts.push_back({const_cast<char*>(piece.data()), piece.size()});
+    for (auto part = parts.begin(); part != parts.end();) {
+        const auto count = std::min<size_t>(size_t(parts.end() - part), most);
+        const ssize_t put = ::pwritev(descriptor_, &*part, int(count), off_t(offset));
         if (put < 0 && errno == EINTR) continue;
         if (put < 0) fail(offset, "write");
         offset += uint64_t(put);
-        bytes.remove_prefix(size_t(put));
+        size_t done = size_t(put);
+        for (; part != parts.end() && done >= part->iov_len; ++part) done -= part->iov_len;
+        if (done) part->iov_base = static_cast<char*>(part->iov_base) + done, part->iov_len -= done;
     }
 }
 
@@ -63,6 +72,15 @@ void File::truncate(uint64_t size) {
 
 void File::sync() {
     if (::fdatasync(descriptor_)) fail(0, "fsync");
+}
+
+void sync_folder_of(const std::string& path) {
+    const size_t slash = path.rfind('/');
+    const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+    const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const int failure = descriptor < 0 || ::fsync(descriptor) ? errno : 0;
+    if (descriptor >= 0) ::close(descriptor);
+    if (failure) throw std::system_error(failure, std::generic_category(), folder + ": cannot fsync the folder");
 }
 
 }  // namespace discl

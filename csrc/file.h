@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace discl {
 
@@ -20,7 +21,8 @@ public:
     uint64_t size() const;
     void read(uint64_t offset, char* out, uint64_t bytes) const;  // all of it, or throws
     std::string read(uint64_t offset, uint64_t bytes) const;
-    void write(uint64_t offset, std::string_view bytes);
+    void write(uint64_t offset, std::string_view bytes) { write(offset, std::vector{bytes}); }
+    void write(uint64_t offset, const std::vector<std::string_view>& pieces);  // end to end
     void truncate(uint64_t size);
     void sync();  // the bytes and the size, not the times
 
@@ -30,5 +32,7 @@ private:
     std::string path_;
     int descriptor_;
 };
+
+void sync_folder_of(const std::string& path);  // the names in it; throws std::system_error
 
 }  // namespace discl

@@ -36,5 +36,6 @@ PYBIND11_MODULE(_C, module) {
     bind_keys(module);
     bind_order(module);
     bind_reader(module);
+    bind_rows(module);
     bind_writer(module);
 }

@@ -28,8 +28,8 @@ ShardWriter::ShardWriter(const std::string& tar, const std::string& journal, Syn
       tar_(tar, File::Mode::write),
       behind_(tar_, journal_, recover(), every, [this](WriteBatch& batch) { complete(batch); }) {}
 
-// A header that is cut short or all zero was never synced, so nothing behind it was either: the shard begins
-// anew.
+// The first group's sync makes the header durable too. One that is cut short or all zero was never synced, so nothing
+// behind it was either: the shard begins anew.
 void ShardWriter::read_header() {
     JournalHeader header{};
     if (journal_.size() >= sizeof header) journal_.read(0, reinterpret_cast<char*>(&header), sizeof header);
@@ -41,7 +41,6 @@ void ShardWriter::read_header() {
     header = {journal_magic, journal_version};
     journal_.truncate(0);
     journal_.write(0, bytes_of(header));
-    journal_.sync();
 }
 
 bool ShardWriter::next_record(Extent at, RecordHeader& header, std::string& payload) const {
@@ -69,7 +68,16 @@ Extent ShardWriter::recover() {
     Extent ends{0, sizeof(JournalHeader), 0};
     RecordHeader header;
     std::string payload;
-    for (; next_record(ends, header, payload); ends = behind(ends, header)) note(header);
+    for (; next_record(ends, header, payload); ends = behind(ends, header)) {
+        const std::string_view both(payload);
+        try {
+            rows_.append(both.substr(0, header.row_bytes), both.substr(header.row_bytes));
+        } catch (const std::invalid_argument& error) {
+            throw std::runtime_error(journal_.path() + " at offset " + std::to_string(ends.journal) + ": " +
+                                     error.what());
+        }
+        note(header);
+    }
     journal_.truncate(ends.journal);
     tar_.truncate(ends.tar);
     if (ends.samples) {
@@ -84,22 +92,31 @@ void ShardWriter::note(const RecordHeader& header) {
     tar_crc_ = crc32c_joined(tar_crc_, header.tar_crc, header.tar_end - header.tar_begin);
 }
 
+constexpr uint64_t least_borrowed = 4096;  // a shorter image is copied in less time than its owner is counted
+
 // A sample's tar members, and its record without the checksums, which `complete` enters.
 static void fill(WriteBatch& batch, const Sample& sample) {
+    const auto end = [&] { return batch.begin.tar + batch.tar.size(); };
     RecordHeader header{};
     header.magic = record_magic;
     header.row_bytes = uint32_t(sample.row.size());
     header.embedding_bytes = uint32_t(sample.embedding.size());
-    header.tar_begin = batch.begin.tar + batch.tar.size();
+    header.tar_begin = end();
     header.data_offset = no_data;
     header.data_length = sample.image.size();
     if (!sample.extension.empty()) {
         const std::string stem = std::string(sample.key) + ".";
-        header.data_offset =
-            batch.begin.tar + append_member(batch.tar, stem + std::string(sample.extension), sample.image);
-        append_member(batch.tar, stem + "json", sample.json);
+        std::string& out = batch.tar.own();
+        append_header(out, stem + std::string(sample.extension), sample.image.size());
+        header.data_offset = end();
+        if (sample.owner && sample.image.size() >= least_borrowed) batch.tar.borrow(sample.image, sample.owner);
+        else out.append(sample.image);
+        append_padding(out, sample.image.size());
+        append_header(out, stem + "json", sample.json.size());
+        out.append(sample.json);
+        append_padding(out, sample.json.size());
     }
-    header.tar_end = batch.begin.tar + batch.tar.size();
+    header.tar_end = end();
     batch.journal.append(bytes_of(header)).append(sample.row).append(sample.embedding);
 }
 
@@ -107,11 +124,13 @@ bool ShardWriter::append(const Sample& sample) {
     if (sample.row.size() > UINT32_MAX || sample.embedding.size() > UINT32_MAX)
         throw std::invalid_argument("the row of sample " + std::string(sample.key) + " is larger than 4 GiB");
     return behind_.append([&](WriteBatch& batch) {
-        const size_t tar = batch.tar.size(), journal = batch.journal.size();
+        const Rope::Mark tar = batch.tar.mark();
+        const size_t journal = batch.journal.size();
         try {
             fill(batch, sample);
+            rows_.append(sample.row, sample.embedding);
         } catch (...) {
-            batch.tar.resize(tar);
+            batch.tar.cut(tar);
             batch.journal.resize(journal);
             throw;
         }
@@ -120,18 +139,15 @@ bool ShardWriter::append(const Sample& sample) {
 
 // The image is summed once: the sum over the members is joined from those of its parts.
 void ShardWriter::complete(WriteBatch& batch) {
-    const std::string_view tar(batch.tar);
+    PieceReader tar(batch.tar.pieces());
     for (size_t at = 0; at < batch.journal.size();) {
         RecordHeader header;
         std::memcpy(&header, batch.journal.data() + at, sizeof header);
-        const auto part = [&](uint64_t begin, uint64_t end) {
-            return tar.substr(begin - batch.begin.tar, end - begin);
-        };
         if (header.data_offset != no_data) {
             const uint64_t image_end = header.data_offset + header.data_length;
-            header.data_crc = crc32c(part(header.data_offset, image_end));
-            const uint32_t front = crc32c(part(header.tar_begin, header.data_offset));
-            header.tar_crc = crc32c(part(image_end, header.tar_end),
+            const uint32_t front = crc32c(tar.take(header.data_offset - header.tar_begin));
+            header.data_crc = crc32c(tar.take(header.data_length));
+            header.tar_crc = crc32c(tar.take(header.tar_end - image_end),
                                     crc32c_joined(front, header.data_crc, header.data_length));
         }
         const std::string_view payload =

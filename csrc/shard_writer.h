@@ -9,6 +9,7 @@
 
 #include "file.h"
 #include "format.h"
+#include "kept_rows.h"
 #include "write_behind.h"
 
 namespace discl {
@@ -17,6 +18,7 @@ struct Sample {
     std::string_view key, extension;  // extension empty: no image, only a row
     std::string_view image, json;     // the two tar members
     std::string_view row, embedding;  // for the journal
+    Owner owner;                      // of the image, which is then not copied; empty: it is
 };
 
 // Where an image lies in the tar; offset = no_data: the sample has none.
@@ -47,6 +49,7 @@ public:
     uint64_t samples() { return behind_.appended().samples; }
     uint64_t synced_samples() { return behind_.synced().samples; }
     uint64_t written_bytes();  // tar and journal together
+    const KeptRows& rows() const { return rows_; }  // of every sample, recovered ones too
     // Of a finished shard:
     const std::vector<TarPlace>& places() const { return places_; }
     uint64_t tar_bytes() const { return tar_.size(); }
@@ -62,6 +65,7 @@ private:
     File journal_, tar_;  // in this order: a shard exists when its journal does
     std::vector<TarPlace> places_;  // of what is written
     uint32_t tar_crc_ = 0;       // of what is written
+    KeptRows rows_;
     WriteBehind behind_;         // last: its threads end before the rest goes
 };
 

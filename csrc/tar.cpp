@@ -30,16 +30,16 @@ static void put_octal(char* out, int digits, uint64_t value) {
     for (int i = digits; i-- > 0; value /= 8) out[i] = char('0' + value % 8);
 }
 
-uint64_t append_member(std::string& out, std::string_view name, std::string_view data) {
-    if (name.empty() || name.size() > sizeof Ustar::name - 1 || data.size() >= largest_member)
+void append_header(std::string& out, std::string_view name, uint64_t length) {
+    if (name.empty() || name.size() > sizeof Ustar::name - 1 || length >= largest_member)
         throw std::invalid_argument("tar member '" + std::string(name) + "' of " +
-                                    std::to_string(data.size()) + " bytes does not fit a USTAR header");
+                                    std::to_string(length) + " bytes does not fit a USTAR header");
     Ustar header{};
     std::memcpy(header.name, name.data(), name.size());
     std::memcpy(header.mode, "0000644", 8);
     std::memcpy(header.uid, "0000000", 8);
     std::memcpy(header.gid, "0000000", 8);
-    put_octal(header.size, 11, data.size());
+    put_octal(header.size, 11, length);
     std::memcpy(header.mtime, "00000000000", 12);
     header.type = '0';
     std::memcpy(header.magic, "ustar", 6);
@@ -47,11 +47,9 @@ uint64_t append_member(std::string& out, std::string_view name, std::string_view
     put_octal(header.checksum, 6, checksum(header));
     header.checksum[7] = ' ';
     out.append(reinterpret_cast<const char*>(&header), sizeof header);
-    const uint64_t begin = out.size();
-    out.append(data);
-    out.append(padded(data.size()) - data.size(), '\0');
-    return begin;
 }
+
+void append_padding(std::string& out, uint64_t length) { out.append(padded(length) - length, '\0'); }
 
 static uint64_t octal(const char* digits, size_t count) {
     uint64_t value = 0;

@@ -4,16 +4,16 @@
 
 namespace discl {
 
-void WriteBatch::restart(Extent at) {
+void WriteBatch::restart(Extent at, std::vector<Owner>& done) {
     begin = at;
-    tar.clear();
+    tar.clear(done);
     journal.clear();
     samples = 0;
 }
 
 WriteBehind::WriteBehind(File& tar, File& journal, Extent ends, SyncEvery every, Complete complete)
     : tar_(tar), journal_(journal), every_(every), complete_(std::move(complete)), written_(ends), synced_(ends) {
-    filling_.restart(ends);
+    filling_.begin = ends;
     writer_ = std::thread(&WriteBehind::write_loop, this);
     syncer_ = std::thread(&WriteBehind::sync_loop, this);
 }
@@ -45,7 +45,7 @@ void WriteBehind::wait_for(std::unique_lock<std::mutex>& lock, Done&& done) {
 void WriteBehind::wait_for_room() {
     std::unique_lock lock(mutex_);
     const uint64_t tried_again = failure_ ? writing_.end().samples : 0;
-    wait_for(lock, [&] { return written_.samples >= tried_again && filling_.bytes() < largest_backlog; });
+    wait_for(lock, [&] { return written_.samples >= tried_again && backlog() < largest_backlog; });
 }
 
 Extent WriteBehind::appended() {
@@ -81,19 +81,37 @@ void WriteBehind::stop() {
     raise_failure();
 }
 
-// The batch to write next: one whose write failed, or what was filled meanwhile. False: there will be none.
+// The batch that is filled is complete: the next one goes into memory that has been used before, the latest first.
+void WriteBehind::put_away() {
+    const Extent end = filling_.end();
+    full_bytes_ += filling_.bytes();
+    full_.push_back(std::move(filling_));
+    filling_ = {};
+    if (!spare_.empty()) filling_ = std::move(spare_.back()), spare_.pop_back();
+    filling_.restart(end, done_);
+}
+
+// The oldest batch becomes the one that is written.
+void WriteBehind::take_next() {
+    if (full_.empty()) put_away();
+    spare_.push_back(std::move(writing_));
+    writing_ = std::move(full_.front());
+    full_.pop_front();
+    full_bytes_ -= writing_.bytes();
+    completed_ = false;
+}
+
+// Chooses the batch to write next: one whose write failed, or what was filled meanwhile. False: there will be none.
 bool WriteBehind::next_batch(std::unique_lock<std::mutex>& lock) {
     idle_ = true;
-    work_.wait(lock, [&] { return stopping_ || (!failure_ && (writing_.samples || filling_.samples)); });
+    work_.wait(lock, [&] { return stopping_ || (!failure_ && (writing_.samples || backlog())); });
     idle_ = false;
     if (failure_ || broken_) return false;
     if (writing_.samples) return true;
     work_.wait_for(lock, linger,
-                   [&] { return stopping_ || is_large(filling_) || flush_to_ > written_.samples; });
-    if (!filling_.samples) return false;
-    std::swap(filling_, writing_);
-    filling_.restart(writing_.end());
-    completed_ = false;
+                   [&] { return stopping_ || !full_.empty() || flush_to_ > written_.samples; });
+    if (!backlog()) return false;
+    take_next();
     changed_.notify_all();
     return true;
 }
@@ -108,7 +126,7 @@ void WriteBehind::write_loop() {
         if (!failure) {
             if (written_.samples == synced_.samples) unsynced_since_ = Clock::now();
             written_ = writing_.end();
-            writing_.restart(written_);
+            writing_.restart(written_, done_);
             written_more_.notify_one();
         }
         changed_.notify_all();
@@ -118,7 +136,7 @@ void WriteBehind::write_loop() {
 std::exception_ptr WriteBehind::write_batch() {
     try {
         if (!std::exchange(completed_, true)) complete_(writing_);
-        tar_.write(writing_.begin.tar, writing_.tar);
+        tar_.write(writing_.begin.tar, writing_.tar.pieces());
         journal_.write(writing_.begin.journal, writing_.journal);
     } catch (...) {
         return std::current_exception();
@@ -164,6 +182,8 @@ void WriteBehind::sync_or_cut() {
     try {
         tar_.sync();
         journal_.sync();
+        if (!named_) sync_folder_of(tar_.path());
+        named_ = true;
     } catch (...) {
         const std::exception_ptr failure = std::current_exception();
         cut();

@@ -53,6 +53,12 @@ def crc32c(data: bytes | bytearray | memoryview, crc: int = 0) -> int:
 def crc32c_table(data: bytes | bytearray | memoryview, crc: int = 0) -> int:
     """The same by table, as on CPUs without the instruction."""
 
+def is_plain(row: dict[str, object], kinds: str) -> bool:
+    """Whether the first values of `row` are None or exactly of these kinds.
+
+    One letter each: s str, i an int of 32 bits, l of 64, f float, b bool, S a list of str; any other: None only.
+    """
+
 class ShardWriter:
     """An unsealed shard: a growing tar and its journal (csrc/format.h).
 
@@ -62,12 +68,17 @@ class ShardWriter:
     """
 
     def __init__(self, tar: str, journal: str, sync_samples: int = 64, sync_seconds: float = 10.0) -> None: ...
-    def append(self, key: str, extension: str, image: bytes, json: bytes, row: bytes, embedding: bytes) -> None:
+    def append(
+        self, key: str, extension: str, image: bytes, json: bytes, row: bytes, embedding: bytes | NDArray
+    ) -> None:
         """Take <key>.<extension> and <key>.json for the tar, row and embedding for the journal. extension "": no image.
+
+        embedding: fp16, or float32 [D], which is rounded to it.
 
         Waits only when 8 MB are unwritten. OSError when an earlier sample could not be written, which has then
         been tried again: this one is not taken, the earlier ones are still to be written. After a failed fsync
-        that error for ever: what lies behind the last good one is cut off.
+        that error for ever: what lies behind the last good one is cut off. ValueError for an embedding of another
+        length than those before.
         """
 
     def flush(self) -> None:
@@ -75,6 +86,20 @@ class ShardWriter:
 
     def records(self) -> list[tuple[bytes, bytes, tuple[int, int, int] | None]]:
         """(row, embedding, (offset, length, crc32c) of the image or None) per sample, read back and verified."""
+
+    def rows(self) -> NDArray[np.uint8]:
+        """The rows of every sample, recovered ones too, each with a line feed. Good until the next `append`."""
+
+    def embeddings(self) -> NDArray[np.uint8]:
+        """The embeddings end to end, NaN in fp16 for a sample without; empty if none has one. As long as `rows`."""
+
+    @property
+    def longest_row(self) -> int:
+        """Bytes of it."""
+
+    @property
+    def embedding_bytes(self) -> int:
+        """Of one sample; 0 while none has one."""
 
     def finish(self) -> None:
         """Write the tar's footer and fsync both files. Opening the pair again takes the footer off."""

@@ -96,8 +96,10 @@ static void append(ShardWriter& writer, uint64_t number, Random& random) {
     char key[33];
     std::snprintf(key, sizeof key, "%032llx", static_cast<unsigned long long>(number));
     const bool bare = number % 3 == 2;
-    const std::string image = noise(random, bare ? 0 : random() % 3000 + 1), row = "{\"n\":1}", vector = noise(random, 8);
-    const Sample sample{key, bare ? "" : "jpg", image, row, row, vector};
+    const std::string image = noise(random, bare ? 0 : random() % 6000 + 1), row = "{\"n\":1}", vector = noise(random, 8);
+    const auto kept = std::make_shared<const std::string>(image);
+    const Sample sample = random() % 2 ? Sample{key, bare ? "" : "jpg", image, row, row, vector, {}}
+                                       : Sample{key, bare ? "" : "jpg", *kept, row, row, vector, kept};
     while (!writer.append(sample)) writer.wait_for_room();
 }
 
@@ -200,7 +202,8 @@ static void write_much(const std::string& folder, Random& random) {
     std::remove((folder + "/much.journal").c_str());
     ShardWriter writer(folder + "/much.tar", folder + "/much.journal", {3, 0.001});
     for (int n = 0; n < 40; ++n) {
-        const Sample sample{"much", "jpg", image, row, row, row};
+        const auto kept = std::make_shared<const std::string>(image);
+        const Sample sample{"much", "jpg", *kept, row, row, row, random() % 2 ? Owner(kept) : Owner()};
         while (!writer.append(sample)) writer.wait_for_room();
         check(writer.synced_samples() <= writer.samples(), "what is synced was appended");
         if (random() % 10 == 0) writer.flush(), check(writer.synced_samples() == writer.samples(), "a flush");

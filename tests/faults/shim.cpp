@@ -217,6 +217,17 @@ ssize_t write(int descriptor, const void* data, size_t bytes) {
 PWRITE(pwrite)
 PWRITE(pwrite64)
 
+// Seen as one write of all pieces.
+#define PWRITEV(symbol, one)                                                                   \
+    ssize_t symbol(int descriptor, const struct iovec* pieces, int count, off_t offset) {      \
+        std::string joined;                                                                    \
+        for (int i = 0; i < count; ++i)                                                        \
+            joined.append(static_cast<const char*>(pieces[i].iov_base), pieces[i].iov_len);    \
+        return one(descriptor, joined.data(), joined.size(), offset);                          \
+    }
+PWRITEV(pwritev, pwrite)
+PWRITEV(pwritev64, pwrite64)
+
 #define SYNC(symbol)                                                                                      \
     int symbol(int descriptor) {                                                                          \
         static auto real = next<int (*)(int)>(#symbol);                                                   \

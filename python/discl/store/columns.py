@@ -2,7 +2,7 @@
 
 import datetime
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
+from discl import _C
 from discl.errors import StoreError
 
 KEY = re.compile(r"[0-9a-f]{32}")
@@ -68,9 +69,12 @@ REQUIRED = ("key", "source_id", "class_id", "class_name", "level", "status", *PL
 # Who made a sample and when is no property of the sample: the tar's bytes depend on the key alone.
 NOT_IN_TAR = ("run_id", "created_at")
 
-# Values of exactly these classes (and the integers' range) need no look by Arrow, which takes 100 times as long.
+# Values of exactly these classes, integers in their range, need no look by Arrow, which takes 100 times as long. Nor by
+# Python, where C++ finds them by their letters.
 _STRINGS = pa.list_(pa.string())
 _PLAIN = {pa.string(): str, pa.int64(): int, pa.int32(): int, pa.float32(): float, pa.bool_(): bool}
+_LETTER = {pa.string(): "s", pa.int64(): "l", pa.int32(): "i", pa.float32(): "f", pa.bool_(): "b", _STRINGS: "S"}
+_LETTERS = "".join(_LETTER.get(field.type, "-") for field in ROW_SCHEMA)
 _CLASSES = [(field.name, _PLAIN.get(field.type, type(None))) for field in ROW_SCHEMA]
 _LIMITS = [(f.name, 1 << f.type.bit_width - 1) for f in ROW_SCHEMA if pa.types.is_integer(f.type)]
 
@@ -98,17 +102,19 @@ class RowEncoder:
 
     def encode(self, row: Mapping[str, Any]) -> tuple[bytes, bytes]:
         """The row for the journal, every column in it, and for the tar. StoreError for what does not fit the index."""
-        check_key(row.get("key"))
+        key = check_key(row.get("key"))
         full = {**self._blank, **row}
         if len(full) > len(self._blank):
             unknown = sorted(full.keys() - self._blank.keys())
-            raise StoreError(f"sample {row['key']}: unknown columns {unknown}; name them in user_columns")
-        _check_types(full)
-        maker = {name: full.pop(name) for name in NOT_IN_TAR}
-        maker["run_id"] = maker["run_id"] or self.run_id
-        maker["created_at"] = maker["created_at"] or datetime.datetime.now(datetime.timezone.utc)
-        in_tar = _json(full, row["key"])
-        return _json(maker, row["key"])[:-1] + b"," + in_tar[1:], in_tar
+            raise StoreError(f"sample {key}: unknown columns {unknown}; name them in user_columns")
+        if not _C.is_plain(full, _LETTERS):
+            _check_types(full)
+        maker = {
+            "run_id": full.pop("run_id") or self.run_id,
+            "created_at": full.pop("created_at") or datetime.datetime.now(datetime.timezone.utc),
+        }
+        in_tar = _json(full, key)
+        return _json(maker, key)[:-1] + b"," + in_tar[1:], in_tar
 
 
 def _check_types(row: dict[str, Any]) -> None:
@@ -159,31 +165,38 @@ def _json(row: dict[str, Any], key: str) -> bytes:
 Places = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def index_table(encoded: Sequence[bytes], user_columns: Iterable[str], shard: int, places: Places) -> pa.Table:
+def index_table(
+    lines: np.ndarray, longest: int, user_columns: Iterable[str], shard: int, places: Callable[[], Places]
+) -> pa.Table:
     """Journal rows and (offset, length, crc32c), -1 where there is no image, in; the index out.
 
-    The columns are SCHEMA's, then the user's.
+    lines: uint8, JSON with line feeds, of `longest` bytes at most. `places` is called when they are parsed. The columns
+    are SCHEMA's, then the user's.
     """
-    rows = _parsed(encoded)
-    offset, length, crc = places
-    values = (np.full(len(encoded), shard, np.int32), offset, length, crc)
+    rows = _parsed(lines, longest)
+    user = list(user_columns)
+    given = [orjson.loads(line) for line in split_lines(lines)] if user else []
+    offset, length, crc = places()
+    values = (np.full(len(rows), shard, np.int32), offset, length, crc)
     for value, field in zip(values, PLACE_SCHEMA, strict=True):
         rows = rows.append_column(field, pa.array(value, field.type, mask=offset < 0))
     rows = rows.select(SCHEMA.names)
-    user = list(user_columns)
-    given = [orjson.loads(row) for row in encoded] if user else []
     for name in user:
         rows = rows.append_column(name, _inferred([row.get(name) for row in given]))
     return rows
 
 
-def _parsed(encoded: Sequence[bytes]) -> pa.Table:
+def split_lines(lines: np.ndarray) -> list[bytes]:
+    """One row each."""
+    return lines.tobytes().split(b"\n")[:-1]
+
+
+def _parsed(lines: np.ndarray, longest: int) -> pa.Table:
     """ROW_SCHEMA's columns. Arrow's parser leaves the GIL to the thread that appends to the next shard."""
-    block = max(1 << 20, 2 * max(map(len, encoded)))  # a row must fit in a block
-    lines = pa.BufferReader(b"\n".join(encoded))
+    block = max(1 << 20, 2 * longest)  # a row must fit in a block
     how = pyarrow.json.ParseOptions(explicit_schema=ROW_SCHEMA, unexpected_field_behavior="ignore")
     read = pyarrow.json.ReadOptions(use_threads=False, block_size=block)
-    return pyarrow.json.read_json(lines, read, how).combine_chunks()
+    return pyarrow.json.read_json(pa.BufferReader(pa.py_buffer(lines)), read, how).combine_chunks()
 
 
 def user_columns_of(row: Mapping[str, Any]) -> list[str]:

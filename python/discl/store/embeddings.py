@@ -8,13 +8,12 @@ import numpy as np
 from discl.errors import StoreError
 
 
-def encode_embeddings(vectors: list[bytes], width: int) -> bytes:
-    """fp16 [rows, width] from the bytes of each row; b"" for none."""
-    missing = np.full(width, np.nan, np.float16).tobytes()
+def npy_file(stacked: np.ndarray) -> bytes:
+    """The file's content: fp16 [rows, D] as its bytes in rows, uint8 [rows, 2 D]."""
     buffer = io.BytesIO()
-    stacked = np.frombuffer(b"".join(vector or missing for vector in vectors), np.float16)
-    np.save(buffer, stacked.reshape(-1, width), allow_pickle=False)
-    return buffer.getvalue()
+    header = {"descr": "<f2", "fortran_order": False, "shape": (len(stacked), stacked.shape[1] // 2)}
+    np.lib.format.write_array_header_1_0(buffer, header)
+    return b"".join([buffer.getvalue(), stacked.data])
 
 
 def read_embeddings(path: Path, rows: int) -> np.ndarray:

@@ -10,7 +10,9 @@ import io
 import os
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -21,8 +23,8 @@ from discl import _C
 from discl.atomic import fsync_folder, write_atomic
 from discl.errors import StoreError
 from discl.store import history, manifest
-from discl.store.columns import check_key, index_table, user_columns_of
-from discl.store.embeddings import encode_embeddings
+from discl.store.columns import check_key, index_table, split_lines, user_columns_of
+from discl.store.embeddings import npy_file
 
 
 class OpenShard:
@@ -38,19 +40,16 @@ class OpenShard:
         if self._sealed.exists() and not self._tar.exists():
             os.rename(self._sealed, self._tar)
         self._writer = _C.ShardWriter(str(self._tar), str(self._journal), sync_samples, sync_seconds)
-        fsync_folder(self._sealed.parent)
         self.opened = time.monotonic()
         self.user_columns = dict.fromkeys(user_columns)
-        self._load()
+        if self.samples:  # a new shard's names become durable with its first samples
+            fsync_folder(self._sealed.parent)
+        for row in self.rows():
+            self.user_columns |= dict.fromkeys(user_columns_of(row))
 
-    def _load(self) -> None:
-        """Read the samples back from the files."""
-        self._width: int | None = None
-        self._rows: list[bytes] = []  # JSON: a third of the memory of dicts
-        self._embeddings: list[bytes] = []
-        for encoded, embedding, _ in self._writer.records():
-            self._remember(encoded, embedding)
-            self.user_columns |= dict.fromkeys(user_columns_of(self._row(encoded)))
+    def rows(self) -> Iterator[dict]:
+        """Every row so far, in the order of appending."""
+        return map(self._row, split_lines(self._writer.rows()))
 
     def _row(self, encoded: bytes) -> dict:
         """RuntimeError for what no writer journals, although its checksum fits."""
@@ -60,15 +59,6 @@ class OpenShard:
         except (ValueError, KeyError, TypeError, StoreError) as error:
             raise RuntimeError(f"{self._journal}: a record is no row of an index: {error}") from error
         return row
-
-    def _remember(self, row: bytes, embedding: bytes) -> None:
-        self._rows.append(row)
-        self._embeddings.append(embedding)
-        self._width = self._width or len(embedding) // 2 or None
-
-    def rows(self) -> Iterator[dict]:
-        """Every row so far, in the order of appending."""
-        return map(self._row, self._rows)
 
     @property
     def written_bytes(self) -> int:
@@ -83,19 +73,22 @@ class OpenShard:
         self, key: str, row: bytes, tar_row: bytes, image: bytes | None, extension: str, embedding: np.ndarray | None
     ) -> None:
         """Take a sample: it is written behind, see _C.ShardWriter. What raises is not taken."""
-        vector = b"" if embedding is None else self._checked(key, embedding).tobytes()
+        vector = b"" if embedding is None else self._checked(key, embedding)
         if image is None:
             self._writer.append(key, "", b"", b"", row, vector)
         else:
             self._writer.append(key, extension, image, tar_row, row, vector)
-        self._remember(row, vector)
 
     def _checked(self, key: str, embedding: np.ndarray) -> np.ndarray:
-        vector = np.asarray(embedding, np.float16)
-        if vector.ndim != 1 or not vector.size or self._width not in (None, vector.size):
-            expected = self._width or "any"
-            raise StoreError(f"sample {key}: embedding of shape {list(vector.shape)}, expected [{expected}] as before")
-        return vector
+        """fp16 [D], or float32, which becomes that on its way."""
+        vector, width = np.asarray(embedding), self._writer.embedding_bytes // 2
+        if vector.dtype != np.float32:
+            vector = vector.astype(np.float16)
+        if vector.ndim != 1 or not vector.size or width not in (0, vector.size):
+            raise StoreError(
+                f"sample {key}: embedding of shape {list(vector.shape)}, expected [{width or 'any'}] as before"
+            )
+        return np.ascontiguousarray(vector)
 
     def flush(self) -> None:
         """Return when everything appended survives a power cut."""
@@ -118,22 +111,32 @@ class OpenShard:
         self._writer.close()
 
     def _publish(self, run_id: str) -> None:
-        self._writer.finish()
-        if not len(self._rows) == len(self._embeddings) == self._writer.samples:  # a signal came between two lines
-            self._load()
-        table = index_table(self._rows, self.user_columns, self.number, self._writer.places())
-        parts = {manifest.index_path(self.number): parquet(table)}
-        if self._width:
-            parts[manifest.embeddings_path(self.number)] = encode_embeddings(self._embeddings, self._width)
-        for name, data in parts.items():
-            write_atomic(self.root / name, data)
+        """The tar becomes durable, rows are parsed and embeddings are written side by side."""
+        number, writer = self.number, self._writer
+        index, vectors = manifest.index_path(number), manifest.embeddings_path(number)
+        with ThreadPoolExecutor(2, "seal") as beside:
+            finished = beside.submit(writer.finish)
+            embeddings = beside.submit(self._write_embeddings) if writer.embedding_bytes else None
+            places = lambda: (finished.result(), writer.places())[1]  # noqa: E731
+            table = index_table(writer.rows(), writer.longest_row, self.user_columns, number, places)
+            files = {index: _written(self.root / index, parquet(table))}
+        if embeddings:
+            files[vectors] = embeddings.result()
         os.rename(self._tar, self._sealed)
         fsync_folder(self._sealed.parent)
-        tar = manifest.tar_entry(self._writer.tar_bytes, self._writer.tar_crc)
-        entries = {name: manifest.data_entry(data) for name, data in parts.items()}
-        files = {manifest.shard_path(self.number): tar, **entries}
+        files = {manifest.shard_path(number): manifest.tar_entry(writer.tar_bytes, writer.tar_crc), **files}
         images = table.num_rows - table["shard"].null_count
-        manifest.publish(self.root, self.number, table.num_rows, images, run_id, files)
+        manifest.publish(self.root, number, table.num_rows, images, run_id, files)
+
+    def _write_embeddings(self) -> dict[str, Any]:
+        stacked = self._writer.embeddings().reshape(self.samples, -1)
+        return _written(self.root / manifest.embeddings_path(self.number), npy_file(stacked))
+
+
+def _written(path: Path, data: bytes) -> dict[str, Any]:
+    """The manifest's entry of a file, which is written."""
+    write_atomic(path, data)
+    return manifest.data_entry(data)
 
 
 def unsealed_numbers(root: Path) -> list[int]:
