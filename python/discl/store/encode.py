@@ -50,8 +50,8 @@ class _Memory:
 
 
 def _jpg(image: Image.Image, quality: int) -> bytes:
-    # To a file that the system knows, Pillow encodes without the GIL. Every system call lets go of it too and then waits
-    # for the other threads, so there are few.
+    # To a file that the system knows, Pillow encodes without the GIL. Every system call lets go of it too and waits
+    # for it afterwards, so there are few.
     descriptor = os.memfd_create("jpg")
     try:
         image.save(_Memory(descriptor), "JPEG", quality=quality, subsampling="4:2:0")
