@@ -2,6 +2,7 @@
 
 import io
 import os
+from typing import IO, cast
 
 import numpy as np
 from PIL import Image, PngImagePlugin
@@ -54,7 +55,7 @@ def _jpg(image: Image.Image, quality: int) -> bytes:
     # for it afterwards, so there are few.
     descriptor = os.memfd_create("jpg")
     try:
-        image.save(_Memory(descriptor), "JPEG", quality=quality, subsampling="4:2:0")
+        image.save(cast(IO[bytes], _Memory(descriptor)), "JPEG", quality=quality, subsampling="4:2:0")
         plain = os.pread(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR), 0)
     finally:
         os.close(descriptor)
