@@ -12,7 +12,7 @@ DATA = {"shards": ".tar", "index": ".parquet", "embeddings": ".npy"}
 
 
 def settle(root: Path) -> None:
-    """Nothing to do when they are."""
+    """Bring the files of a folder into the state that its history names; nothing is written when they are in it."""
     past, shards = history.rewrites(root), manifest.sealed_shards(root)
     for name, data in missing_entries(past, shards):
         if not (root / name).exists():
