@@ -153,6 +153,7 @@ class Worker:
         for _ in making.make(self._engine, feed, self._margin, Meter("generate", 0)):
             if self._stop:
                 return
+        self._news.set()  # sealing takes a while: the last samples are told of before
         writer.seal()
         self._tell_sealed(math.inf)
 
