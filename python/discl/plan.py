@@ -275,7 +275,7 @@ class Plan(Sequence[PlannedSample]):
         if min(width, height) < SMALLEST_SIDE:
             raise DataError(
                 f"{path}: would be made at {width} x {height} pixels, a side needs at least {SMALLEST_SIDE}; "
-                "remove it or set [spectrum] size"
+                "remove it, set a larger [spectrum] size or size_policy = 'crop'"
             )
         if width * height > MAX_PIXELS:
             raise DataError(

@@ -57,6 +57,18 @@ def test_the_reference_codes_tree(tmp_path):
     assert images(store) == sorted([picture(1), picture(2)])
 
 
+def test_the_reference_codes_notebooks_tree(tmp_path):
+    """GeneratedImg/ImgGuid<level>_seed<hash>/ knows no class; a folder of the user's around such leaves gives one."""
+    put(tmp_path / "out/GeneratedImg/ImgGuid30_seed4294967295/a.jpg", picture(1))
+    put(tmp_path / "out/red_fox/ImgGuid0_seed-7/b.png", picture(2))
+    put(tmp_path / "out/red_fox/ImgGuid100_seed0/real.jpg", picture(3))
+    store = import_(tmp_path / "out", tmp_path / "s", "reference", 10**6)
+    found = {(row["class_name"], row["level"], row["seed"], row["source_id"]) for row in store.table.to_pylist()}
+    assert found == {(None, 30, 4294967295, "a.jpg"), ("red fox", 0, -7, "b.png")}
+    alone = import_(tmp_path / "out/GeneratedImg", tmp_path / "s2", "reference", 10**6)
+    assert [(row["level"], row["seed"]) for row in alone.table.to_pylist()] == [(30, 4294967295)]
+
+
 def labels_on(table, source, kind, store):
     """What a training on `table` takes the images imported from `source` for."""
     made = SpectrumDataset(import_(source, store, kind, 10**6), table)

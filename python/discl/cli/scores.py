@@ -64,12 +64,13 @@ def _judge_of(store: Path) -> dict[str, Any]:
 
 
 def _kind(target: Path) -> str:
-    """Tars: a WebDataset; folders Strength.._guidance.._seed..: the reference code's tree; else class folders."""
-    from discl.store.foreign import LEAF
+    """Tars: a WebDataset; folders named by level and seed: a tree of the paper's code; else class folders."""
+    from discl.store.foreign import read_leaf
 
     if target.is_file() or any(target.glob("*.tar")):
         return "wds"
-    return "reference" if any(LEAF.fullmatch(leaf.name) for leaf in target.glob("*/*")) else "imagefolder"
+    leaves = (leaf for depth in ("*", "*/*") for leaf in target.glob(depth))
+    return "reference" if any(read_leaf(leaf.name) for leaf in leaves) else "imagefolder"
 
 
 def _data(config: str | None) -> "DataTable | None":

@@ -14,7 +14,9 @@ from discl.data.imagenet_lt import fields
 from discl.data.reference import REAL
 from discl.errors import StoreError
 
-LEAF = re.compile(r"Strength(\d+)_guidance(\d+)_seed(\d+)")
+SCRIPTS_LEAF = re.compile(r"Strength(?P<strength>\d+)_guidance\d+_seed(?P<seed>\d+)")
+NOTEBOOKS_LEAF = re.compile(r"ImgGuid(?P<level>\d+)_seed(?P<seed>-?\d+)")
+NOTEBOOKS_ROOT = "GeneratedImg"
 WDS_IMAGES = ("jpg", "jpeg", "png", "webp")
 MEMBER_BYTES = 256 << 20
 
@@ -43,16 +45,42 @@ def from_imagefolder(root: Path) -> Iterator[Found]:
 
 
 def from_reference(root: Path) -> Iterator[Found]:
-    """<Class_with_underscores>/Strength<S>_guidance<G>_seed<k>/<image>: level is 100 - S (paper.md 9)."""
-    for folder in sorted(folder for folder in root.iterdir() if folder.is_dir()):
-        for leaf in sorted(folder.iterdir()):
-            named = LEAF.fullmatch(leaf.name)
-            if not named or not 0 < int(named[1]) <= 100:  # strength 0 would be the real image
-                continue
-            row = {"class_name": folder.name.replace("_", " "), "level": 100 - int(named[1]), "seed": int(named[3])}
-            for file in sorted(leaf.iterdir()):
-                if file.suffix.lower() in EXTENSIONS and file.is_file():
-                    yield Found(file.name, row=row, file=file)
+    """The output trees of the paper's code: its scripts' <Class_with_underscores>/Strength<S>_.._seed<k>/,
+    where level is 100 - S, and its notebook's ImgGuid<level>_seed<k>/, below a class's folder or, of no class, alone.
+    """
+    for class_name, leaf in _leaves(root):
+        place = read_leaf(leaf.name)
+        if place is None:
+            continue
+        row = place if class_name is None else {"class_name": class_name, **place}
+        for file in sorted(leaf.iterdir()):
+            if file.suffix.lower() in EXTENSIONS and file.is_file():
+                yield Found(file.name, row=row, file=file)
+
+
+def read_leaf(name: str) -> dict[str, int] | None:
+    """Level 0..99 and seed, by the name of a folder of the paper's code; None for others, and for real images."""
+    named = SCRIPTS_LEAF.fullmatch(name) or NOTEBOOKS_LEAF.fullmatch(name)
+    if named is None:
+        return None
+    facts = {word: int(number) for word, number in named.groupdict().items()}
+    level = facts["level"] if "level" in facts else 100 - facts["strength"]
+    return {"level": level, "seed": facts["seed"]} if 0 <= level < 100 else None
+
+
+def _leaves(root: Path) -> Iterator[tuple[str | None, Path]]:
+    """(class name, folder of one level and seed): root/<leaf>, root/GeneratedImg/<leaf> and root/<class>/<leaf>."""
+    for folder in _folders(root):
+        if read_leaf(folder.name):
+            yield None, folder
+            continue
+        class_name = None if folder.name == NOTEBOOKS_ROOT else folder.name.replace("_", " ")
+        for leaf in _folders(folder):
+            yield class_name, leaf
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(folder for folder in root.iterdir() if folder.is_dir())
 
 
 def from_reference_list(file: Path) -> Iterator[Found]:
@@ -87,11 +115,11 @@ def _listed(place: str, folder: Path, path: str, label: str, guidance: str) -> F
     file = folder / path
     if not (label.isdigit() and guidance.isdigit() and int(guidance) < 100):
         raise StoreError(f"{place}: label {label!r} and guidance {guidance!r} are no class and level 0..99; correct it")
-    named = LEAF.fullmatch(file.parent.name)
+    leaf = read_leaf(file.parent.name)
     row: dict[str, Any] = {"class_id": int(label), "level": int(guidance)}
-    row["class_name"] = file.parent.parent.name.replace("_", " ") if named else label
-    if named:
-        row["seed"] = int(named[3])
+    row["class_name"] = file.parent.parent.name.replace("_", " ") if leaf else label
+    if leaf:
+        row["seed"] = leaf["seed"]
     try:
         return Found(path, file.read_bytes(), row)
     except OSError as error:

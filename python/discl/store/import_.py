@@ -22,9 +22,9 @@ def import_(
 ) -> Store:
     """Copy the images below `source` into the store at `path`, made if absent; a killed call goes on.
 
-    kind: "imagefolder" (root/<class>/*), "wds" (a tar, or a folder of them), "reference" (the output tree of the
-    paper's code, paper.md 9), "reference-list" (its augmented list) or "reference-table" (its training table). Encoded
-    bytes are kept; what is no JPEG, PNG or WebP is quarantined. Raises StoreError
+    kind: "imagefolder" (root/<class>/*), "wds" (a tar, or a folder of them), "reference" (the output trees of the
+    paper's code and of its notebook), "reference-list" (its augmented list) or "reference-table" (its training table).
+    Encoded bytes are kept; what is no JPEG, PNG or WebP is quarantined. Raises StoreError
     for an unknown kind, unsafe names in an archive, and when no image is found.
     """
     if kind not in KINDS:
