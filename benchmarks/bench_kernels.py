@@ -1,5 +1,7 @@
 """Times each kernel's launcher beside its torch reference, call to result; the reference is the baseline.
 
+On CUDA the GEGLU in float8 has two peers more: `inductor`, which is what torch.compile makes of the reference, and
+`copy` of as many bytes as the kernel reads and writes, its ceiling.
 On a CUDA device the launcher is the Triton kernel and every call
 ends with a synchronise; on a CPU both reach the reference, and the difference is what the launcher checks.
 One call before the clock starts keeps compile time out of the figures.
@@ -74,5 +76,29 @@ def test_score_rows(benchmark, room):
     time_it(benchmark, room.score_rows, embeddings, texts, at % classes, at % levels, references, 0.3, levels)
 
 
+@pytest.mark.parametrize(
+    "room", [kernels, reference, "inductor", "copy"], ids=["launcher", "reference", "inductor", "copy"]
+)
+def test_geglu_fp8_rows(benchmark, room):
+    if DEVICE.type == "cpu" and isinstance(room, str):
+        pytest.skip("a peer on CUDA")
+    # On CUDA the largest of SDXL's refiner at 480x272 with 32 rows.
+    rows, width = (32 * 510, 3072) if DEVICE.type == "cuda" else (256, 1280)
+    x = torch.randn(rows, 2 * width, device=DEVICE).bfloat16()
+    if room == "copy":
+        source = torch.empty(5 * rows * width // 2, dtype=torch.uint8, device=DEVICE)  # read, and written
+        time_it(benchmark, torch.empty_like(source).copy_, source)
+    elif room == "inductor":
+        time_it(benchmark, torch.compile(reference.geglu_fp8_rows, dynamic=False), x)
+    else:
+        time_it(benchmark, room.geglu_fp8_rows, x)
+
+
+@both
+def test_fp8_rows(benchmark, room):
+    rows, width = (32 * 510, 768) if DEVICE.type == "cuda" else (256, 768)
+    time_it(benchmark, room.fp8_rows, torch.randn(rows, width, device=DEVICE).bfloat16())
+
+
 def run(small: bool = False) -> None:
-    record_micro("kernels", __file__, pairs=("launcher", "reference"), small=small)
+    record_micro("kernels", __file__, ours="launcher", peers=("reference", "inductor", "copy"), small=small)

@@ -30,4 +30,4 @@ def test_one_epoch(benchmark, draw):
 
 
 def run(small: bool = False) -> None:
-    record_micro("order", __file__, pairs=("discl", "numpy"), small=small)
+    record_micro("order", __file__, ours="discl", peers=("numpy",), small=small)

@@ -10,7 +10,7 @@ import platform
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -93,10 +93,10 @@ def _ratio(ours: np.ndarray, peer: np.ndarray) -> float:
     return float(np.median(ours / peer) if len(ours) == len(peer) else np.median(ours) / np.median(peer))
 
 
-def record_micro(benchmark: str, file: str, pairs: tuple[str, str], small: bool) -> dict:
+def record_micro(benchmark: str, file: str, ours: str, peers: Sequence[str], small: bool) -> dict:
     """Run a file of pytest-benchmark tests `test_x[ours]`, `test_x[peer]`; rates are calls per second.
 
-    `pairs` names ours and the peer; a ratio above 1 means that ours is faster.
+    A test has one of `peers` or more; a ratio above 1 means that ours is faster.
     """
     import pytest
 
@@ -108,9 +108,9 @@ def record_micro(benchmark: str, file: str, pairs: tuple[str, str], small: bool)
             raise SystemExit(f"{file}: a benchmark failed")
         runs = json.loads(out.read_text())["benchmarks"]
     rates = {run["name"].removeprefix("test_"): 1 / np.array(run["stats"]["data"]) for run in runs}
-    ours, peer = pairs
     stems = [name.removesuffix(f"[{ours}]") for name in rates if name.endswith(f"[{ours}]")]
-    ratios = {f"{stem}: {ours} / {peer}": (f"{stem}[{ours}]", f"{stem}[{peer}]") for stem in stems}
+    pairs = [(stem, peer) for stem in stems for peer in peers if f"{stem}[{peer}]" in rates]
+    ratios = {f"{stem}: {ours} / {peer}": (f"{stem}[{ours}]", f"{stem}[{peer}]") for stem, peer in pairs}
     return record(benchmark, rates, "calls/s", ratios, keep=not small)
 
 

@@ -36,11 +36,10 @@ def arrange(module: torch.nn.Module, device: torch.device) -> None:
     """Lay a diffusers module out, in place, as compiled CUDA code likes it best; others, and again, change nothing."""
     if device.type != "cuda" or not hasattr(module, "fuse_qkv_projections"):
         return
-    if any(getattr(layer, "fused_projections", False) for layer in module.modules()):
-        return
     module.to(memory_format=torch.channels_last)
+    fused = any(getattr(layer, "fused_projections", False) for layer in module.modules())
     queries = [layer for name, layer in module.named_modules() if name.endswith(".to_q")]
-    if all(isinstance(layer, torch.nn.Linear) for layer in queries):  # float8 layers have no weight to join
+    if not fused and all(isinstance(layer, torch.nn.Linear) for layer in queries):  # float8 layers join by themselves
         module.fuse_qkv_projections()
 
 

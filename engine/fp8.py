@@ -6,10 +6,13 @@ a CPU computes the same quantised numbers more slowly, which is for tests.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
+from diffusers.models.activations import GEGLU
+from diffusers.models.attention import FeedForward
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0, FusedAttnProcessor2_0
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 
 from discl.engine.denoiser import torch_denoiser
@@ -18,11 +21,13 @@ from discl.engine.pretrained import DiffusionModel
 from discl.engine.reproducible import linear
 from discl.engine.solvers import Solver
 from discl.errors import ModelError
+from discl.kernels import fp8_rows, geglu_fp8_rows
 
 log = logging.getLogger(__name__)
 
 E4M3 = torch.float8_e4m3fn
-LARGEST = torch.finfo(E4M3).max  # 448
+QKV = ("to_q", "to_k", "to_v")
+KV = QKV[1:]  # of cross-attention, whose queries come from elsewhere
 ALIGNED = 16  # elements: what the device's kernels want both sides of a weight to be a multiple of
 CAPABILITY = (8, 9)  # Ada; Hopper is (9, 0)
 # Relative RMS error of a layer's output above which it stays in bfloat16. e4m3 keeps 3 mantissa bits: for well-spread
@@ -43,34 +48,42 @@ def check_fp8(device: torch.device) -> None:
         )
 
 
-def quantized(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """rows [n, k] of any float dtype -> (e4m3 [n, k], scale float32 [n, 1]) with rows ~ e4m3 * scale."""
-    largest = rows.abs().amax(1, keepdim=True).float()
-    scale = (largest / LARGEST).clamp(min=torch.finfo(torch.float32).tiny)
-    # A row of NaN or infinities must stay one: it is how the engine notices a broken sample.
-    return (rows.float() / scale).clamp(-LARGEST, LARGEST).to(E4M3).contiguous(), scale
-
-
 class Fp8Linear(torch.nn.Module):
-    """y = x W^T + b with both factors in e4m3 and sums in float32; x [..., in] and y [..., out] in bfloat16."""
+    """y = x W^T + b with both factors in e4m3 and sums in float32; x [..., in] and y [..., out] in bfloat16.
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None):
+    weight: e4m3 [out, in]. scale: float32 [1, out]. bias: bfloat16 [out] or None.
+    """
+
+    def __init__(self, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None):
         super().__init__()
-        values, scale = quantized(weight)
-        self.register_buffer("weight", values)
-        self.register_buffer("scale", scale.T.contiguous())
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale)
         self.register_buffer("bias", bias)
 
+    @classmethod
+    def of(cls, weight: torch.Tensor, bias: torch.Tensor | None) -> "Fp8Linear":
+        """The layer of a bfloat16 weight [out, in]."""
+        values, scale = fp8_rows(weight)
+        return cls(values, scale.T.contiguous(), bias)
+
+    @classmethod
+    def joined(cls, layers: "Sequence[Fp8Linear]") -> "Fp8Linear":
+        """Layers of one input as one layer, their outputs side by side."""
+        weight = torch.cat([layer.weight.view(torch.uint8) for layer in layers]).view(E4M3)
+        bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
+        return cls(weight, torch.cat([layer.scale for layer in layers], 1), bias)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        values, scale = quantized(x.flatten(0, -2))
+        return self.product(*fp8_rows(x.flatten(0, -2))).unflatten(0, x.shape[:-1])
+
+    def product(self, values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """e4m3 [n, in] with scales float32 [n, 1] -> bfloat16 [n, out]."""
         if values.is_cuda:
             # Fast accumulation, as is common in inference: calibration measures what it costs in precision.
-            scales, options = (scale, self.scale), {"out_dtype": torch.bfloat16, "use_fast_accum": True}
-            out = torch._scaled_mm(values, self.weight.T, *scales, **options)
-        else:  # not every torch scales rows there
-            out = (linear(values.float(), self.weight.float(), None) * scale * self.scale).bfloat16()
-        out = out.unflatten(0, x.shape[:-1])
-        return out if self.bias is None else out + self.bias
+            options = {"bias": self.bias, "out_dtype": torch.bfloat16, "use_fast_accum": True}
+            return torch._scaled_mm(values, self.weight.T, scale, self.scale, **options)
+        out = linear(values.float(), self.weight.float(), None) * scale * self.scale  # not every torch scales rows here
+        return (out if self.bias is None else out + self.bias).bfloat16()
 
 
 class Fp8Pointwise(Fp8Linear):
@@ -78,6 +91,24 @@ class Fp8Pointwise(Fp8Linear):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class Fp8Gated(Fp8Linear):
+    """The product that follows a GEGLU, which is quantised as it is made; x [B, n, 2 in], hidden and gate."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.is_cuda or torch.compiler.is_compiling():
+            values, scale = geglu_fp8_rows(x.flatten(0, 1))
+        else:  # sample by sample: the last bits of a CPU's erf depend on the place in its loop
+            values, scale = map(torch.cat, zip(*map(geglu_fp8_rows, x), strict=True))
+        return self.product(values, scale).unflatten(0, x.shape[:2])
+
+
+class Ungated(GEGLU):
+    """The projection of a GEGLU alone, before `Fp8Gated`."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.proj(x)
 
 
 def fp8_layer(layer: torch.nn.Module) -> Fp8Linear | None:
@@ -88,7 +119,7 @@ def fp8_layer(layer: torch.nn.Module) -> Fp8Linear | None:
         kind, weight = Fp8Pointwise, layer.weight.flatten(1)
     else:
         return None
-    return None if weight.shape[0] % ALIGNED or weight.shape[1] % ALIGNED else kind(weight, layer.bias)
+    return None if weight.shape[0] % ALIGNED or weight.shape[1] % ALIGNED else kind.of(weight, layer.bias)
 
 
 def quantize(model: DiffusionModel, solver: Solver) -> dict[str, float]:
@@ -127,9 +158,36 @@ def to_fp8(unet: torch.nn.Module, calibrate: Callable[[], Any]) -> dict[str, flo
             parent, _, child = name.rpartition(".")
             layer = fp8_layer(unet.get_submodule(name))
             setattr(unet.get_submodule(parent), child, layer)
+    fuse(unet)
     kept = [name for name, error in errors.items() if not error <= COARSEST]
     log.info("float8: %d of %d layers; in bfloat16 stay %s", len(errors) - len(kept), len(errors), kept or "none")
     return errors
+
+
+def fuse(unet: torch.nn.Module) -> None:
+    """Float8 layers of one input become one, and a GEGLU is quantised as it is made, in place.
+
+    No quantised number changes but for a GEGLU's, which is no longer rounded to bfloat16 in between.
+    """
+    for module in list(unet.modules()):
+        if isinstance(module, Attention) and type(module.processor) is AttnProcessor2_0:
+            _join_projections(module)
+        elif isinstance(module, FeedForward) and type(module.net[2]) is Fp8Linear:
+            gate = module.net[0]
+            if isinstance(gate, GEGLU):
+                gate.__class__, module.net[2].__class__ = Ungated, Fp8Gated
+
+
+def _join_projections(attention: Attention) -> None:
+    """As diffusers' own `fuse_projections` does with layers that are not quantised."""
+    whole, names = ("to_kv", KV) if attention.is_cross_attention else ("to_qkv", QKV)
+    layers = [attention.get_submodule(name) for name in names]
+    if all(type(layer) is Fp8Linear for layer in layers):
+        attention.add_module(whole, Fp8Linear.joined(layers))
+        for name in names:
+            delattr(attention, name)
+        attention.fused_projections = True
+        attention.set_processor(FusedAttnProcessor2_0())
 
 
 def candidates(unet: torch.nn.Module) -> dict[str, Fp8Linear]:

@@ -8,12 +8,25 @@ its torch twin of the same name in `discl.kernels.reference`. Importing this pac
     clip_input      uint8 pixels -> what CLIP's image tower eats, equal to Pillow's resize
     cosine_scores   embeddings and texts -> text score, image score, margin, keep; a row's bits are its own
     score_rows      the same for millions of rows, with ranks, accepted rows, counts and histograms
+    fp8_rows        activations -> float8 with a scale for each row
+    geglu_fp8_rows  the same of a feed-forward layer's hidden * gelu(gate), in one pass
 """
 
 from discl.kernels.clip_input import ClipPlan, clip_input
 from discl.kernels.cosine_scores import cosine_scores
+from discl.kernels.fp8_rows import fp8_rows, geglu_fp8_rows
 from discl.kernels.guided_step import guided_step
 from discl.kernels.score_rows import RowScores, score_rows
 from discl.kernels.to_uint8 import to_uint8
 
-__all__ = ["ClipPlan", "RowScores", "clip_input", "cosine_scores", "guided_step", "score_rows", "to_uint8"]
+__all__ = [
+    "ClipPlan",
+    "RowScores",
+    "clip_input",
+    "cosine_scores",
+    "fp8_rows",
+    "geglu_fp8_rows",
+    "guided_step",
+    "score_rows",
+    "to_uint8",
+]

@@ -33,6 +33,11 @@ def uses_triton(tensor: torch.Tensor) -> bool:
     return not torch.compiler.is_compiling() and (tensor.is_cuda or interpreting())
 
 
+def stays_triton(tensor: torch.Tensor) -> bool:
+    """The rule for a kernel that torch.compile has no match for: on CUDA it is an operator of the compiled code."""
+    return tensor.is_cuda if torch.compiler.is_compiling() else uses_triton(tensor)
+
+
 class Kernel:
     """A Triton kernel written as a plain function; its module sees `tl` once the kernel has been launched."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.functional import normalize
+from torch.nn.functional import gelu, normalize
 
 if TYPE_CHECKING:
     from discl.kernels.clip_input import ClipPlan
@@ -118,3 +118,17 @@ def score_rows(
     bins = torch.bincount(cell[real] * BINS + place[real].long(), minlength=classes * level_count * BINS)
     histogram = bins.int().view(classes, level_count, BINS)
     return RowScores(text_score, image_score, margin, rank, keep, keep.nonzero()[:, 0], counts, histogram)
+
+
+def fp8_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """See discl.kernels.fp8_rows."""
+    rows = x.float()
+    largest = torch.finfo(torch.float8_e4m3fn).max
+    scale = (rows.abs().amax(1, keepdim=True) / largest).clamp(min=torch.finfo(torch.float32).tiny)
+    return (rows * scale.reciprocal()).to(torch.float8_e4m3fn).contiguous(), scale
+
+
+def geglu_fp8_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """See discl.kernels.geglu_fp8_rows."""
+    hidden, gate = x.float().chunk(2, 1)
+    return fp8_rows(hidden * gelu(gate))

@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from diffusers.models.attention import FeedForward
 from PIL import Image
 
 from discl.engine import Engine, Request
 from discl.engine.denoiser import torch_denoiser
-from discl.engine.fp8 import COARSEST, Fp8Linear, Fp8Pointwise, candidates, quantize, quantized
+from discl.engine.fp8 import COARSEST, Fp8Gated, Fp8Linear, Fp8Pointwise, candidates, fuse, quantize
 from discl.engine.pretrained import load_model
 from discl.engine.solvers import build_solver
 from discl.errors import ModelError
+from discl.kernels import fp8_rows
 from tests.tiny import tiny_sd
 
 
@@ -27,7 +29,7 @@ def rng():
 @pytest.mark.parametrize("size", [1e-20, 1e-3, 1.0, 1e4, 1e20])
 def test_a_row_keeps_three_mantissa_bits_and_its_own_scale(rng, size):
     rows = size * torch.randn(64, 256, generator=rng) * torch.logspace(-3, 3, 64)[:, None]
-    values, scale = quantized(rows)
+    values, scale = fp8_rows(rows)
     # Half a step of 3 mantissa bits, or half the smallest subnormal.
     bound = rows.abs() * 2**-4 + scale * 2**-10
     assert ((values.float() * scale - rows).abs() <= bound * 1.0001).all()
@@ -37,21 +39,21 @@ def test_a_row_keeps_three_mantissa_bits_and_its_own_scale(rng, size):
 def test_the_product_is_that_of_the_quantised_numbers(rng):
     weight, x = torch.randn(48, 64, generator=rng), torch.randn(2, 5, 64, generator=rng).bfloat16()
     bias = torch.randn(48, generator=rng).bfloat16()
-    layer = Fp8Linear(weight.bfloat16(), bias)
-    xs, ws = quantized(x.flatten(0, 1)), quantized(weight.bfloat16())
+    layer = Fp8Linear.of(weight.bfloat16(), bias)
+    xs, ws = fp8_rows(x.flatten(0, 1)), fp8_rows(weight.bfloat16())
     exact = (xs[0].double() * xs[1]) @ (ws[0].double() * ws[1]).T
     assert torch.allclose(layer(x).flatten(0, 1).double(), exact + bias, rtol=2**-7, atol=2**-7)
 
 
 def test_powers_of_two_pass_through_exactly(rng):
-    layer = Fp8Linear(torch.randn(32, 64, generator=rng).bfloat16(), None)
+    layer = Fp8Linear.of(torch.randn(32, 64, generator=rng).bfloat16(), None)
     x = torch.randn(8, 64, generator=rng).bfloat16()
     factors = 2.0 ** torch.arange(-4, 4)[:, None]
     assert torch.equal(layer(x * factors.bfloat16()), layer(x) * factors.bfloat16())
 
 
 def test_a_broken_row_stays_broken_and_alone(rng):
-    layer = Fp8Linear(torch.randn(32, 64, generator=rng).bfloat16(), None)
+    layer = Fp8Linear.of(torch.randn(32, 64, generator=rng).bfloat16(), None)
     x = torch.randn(4, 64, generator=rng).bfloat16()
     whole = layer(x)
     x[1, 3], x[2, 0] = torch.nan, torch.inf
@@ -63,10 +65,51 @@ def test_a_broken_row_stays_broken_and_alone(rng):
 def test_a_pointwise_convolution_is_the_same_product(rng):
     convolution = torch.nn.Conv2d(32, 48, 1).bfloat16()
     x = torch.randn(3, 32, 5, 7, generator=rng).bfloat16()
-    layer = Fp8Pointwise(convolution.weight.flatten(1), convolution.bias)
+    layer = Fp8Pointwise.of(convolution.weight.flatten(1), convolution.bias)
     out, exact = layer(x), convolution(x)
     assert out.shape == exact.shape
     assert (out - exact).float().norm() / exact.float().norm() < COARSEST
+
+
+def test_joined_layers_give_their_outputs_side_by_side(rng):
+    x = torch.randn(2, 7, 64, generator=rng).bfloat16()
+    for biased in (True, False):
+        weights = torch.randn(3, 48, 64, generator=rng).bfloat16()
+        biases = torch.randn(3, 48, generator=rng).bfloat16() if biased else [None] * 3
+        layers = [Fp8Linear.of(*each) for each in zip(weights, biases, strict=True)]
+        apart = torch.cat([layer(x) for layer in layers], -1)
+        torch.testing.assert_close(Fp8Linear.joined(layers)(x), apart, atol=2**-6, rtol=2**-8)
+
+
+@pytest.mark.parametrize("interpreted", [False, True])
+def test_a_feed_forward_layer_quantises_its_geglu_as_it_is_made(rng, interpreted, monkeypatch):
+    if interpreted:
+        pytest.importorskip("triton.language")
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+    layer = FeedForward(32).bfloat16().eval()
+    x = torch.randn(2, 9, 32, generator=rng).bfloat16()
+    with torch.no_grad():
+        gated = layer.net[0](x)
+        layer.net[2] = Fp8Linear.of(layer.net[2].weight, layer.net[2].bias)
+        rounded = layer.net[2](gated)
+        fuse(layer)
+        whole = layer(x)
+        alone = torch.cat([layer(each) for each in x.split(1)])
+    assert type(layer.net[2]) is Fp8Gated
+    assert torch.equal(whole, alone)
+    assert (whole - rounded).float().norm() < 2**-5 * rounded.float().norm()  # e4m3 magnifies bfloat16's rounding
+
+
+def test_attention_projects_once_for_each_input(folder):
+    model = load_model(folder, torch.device("cpu"), torch.bfloat16)
+    errors = quantize(model, build_solver("ddim", model.scheduler_class, model.scheduler_config, 20))
+    assert all(error <= COARSEST for error in errors.values())
+    blocks = [module for module in model.unet.modules() if hasattr(module, "attn1")]
+    assert blocks
+    for block in blocks:
+        own, cross = ({name for name, _ in attention.named_children()} for attention in (block.attn1, block.attn2))
+        assert own & {"to_q", "to_k", "to_v", "to_qkv"} == {"to_qkv"}
+        assert cross & {"to_q", "to_k", "to_v", "to_kv"} == {"to_q", "to_kv"}
 
 
 def test_calibration_leaves_out_what_is_too_coarse(folder):
@@ -81,8 +124,9 @@ def test_calibration_leaves_out_what_is_too_coarse(folder):
     names = {name for name in candidates(model.unet) if id(model.unet.get_submodule(name)) in drowned}
     errors = quantize(model, build_solver("ddim", model.scheduler_class, model.scheduler_config, 20))
     assert {name for name, error in errors.items() if error > COARSEST} == names and len(names) == 3
+    left = {name for name, layer in model.unet.named_modules() if isinstance(layer, torch.nn.Linear)}
     for name, error in errors.items():
-        assert isinstance(model.unet.get_submodule(name), Fp8Linear) == (error <= COARSEST)
+        assert (name in left) == (error > COARSEST)
 
 
 def test_calibration_is_a_function_of_the_model(folder):
@@ -130,18 +174,35 @@ def test_an_older_gpu_is_refused(folder, monkeypatch):
 def test_rows_of_any_layout_are_laid_out_anew(rng):
     """Tensor cores want a row's values side by side."""
     x = torch.randn(128, 32, generator=rng).T
-    values, scale = quantized(x)
+    values, scale = fp8_rows(x)
     assert values.is_contiguous()
-    assert torch.equal(values.float(), quantized(x.contiguous())[0].float())
-    assert torch.equal(scale, quantized(x.contiguous())[1])
+    assert torch.equal(values.float(), fp8_rows(x.contiguous())[0].float())
+    assert torch.equal(scale, fp8_rows(x.contiguous())[1])
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("transposed", [False, True])
 def test_the_device_computes_what_the_cpu_does(rng, transposed):
-    layer = Fp8Linear(torch.randn(64, 128, generator=rng).bfloat16(), None)
+    bias = torch.randn(64, generator=rng).bfloat16()
+    layer = Fp8Linear.of(torch.randn(64, 128, generator=rng).bfloat16(), bias)
     x = torch.randn(32, 128, generator=rng).bfloat16()
     x = x.T.contiguous().T if transposed else x
     expected = layer(x).float()
     error = layer.cuda()(x.cuda()).cpu().float() - expected
     assert error.norm() < 2**-7 * expected.norm()  # both round to bfloat16; a tie of float8 may fall either way
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_feed_forward_layer_computes_on_the_device_what_the_cpu_does(rng, compiled):
+    layer = FeedForward(256).bfloat16().eval()
+    x = torch.randn(2, 40, 256, generator=rng).bfloat16()
+    with torch.no_grad():
+        layer.net[0].proj = Fp8Linear.of(layer.net[0].proj.weight, layer.net[0].proj.bias)
+        layer.net[2] = Fp8Linear.of(layer.net[2].weight, layer.net[2].bias)
+        fuse(layer)
+        expected = layer(x).float()
+        layer = layer.cuda()
+        run = torch.compile(layer, fullgraph=True, dynamic=False) if compiled else layer
+        error = run(x.cuda()).cpu().float() - expected
+    assert error.norm() < 2**-5 * expected.norm()
