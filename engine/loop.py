@@ -58,7 +58,7 @@ class Loop:
         self._buffers: dict[Bucket, Slots] = {}
         self._broken: deque[Request] = deque()  # to be made again in float32
         self._samples: deque[Sample] = deque()
-        self._pace = Pace(prepare.device)
+        self._throttle = Throttle(prepare.device)
         self._short = False  # of memory, at the last turn
 
     def __iter__(self) -> Iterator[Sample]:
@@ -155,7 +155,7 @@ class Loop:
                 slots.load(place, latent, noise, work.trajectory, work.cond, work.uncond, work.guidance)
         with self._stats.timed("unet", shape=(step.bucket, slots.rows)):
             slots.step(step.active)
-        self._pace.wait()
+        self._throttle.wait()
         self._stats.count_step(sum(active.rows for active in step.active), slots.rows)
         retired = self._scheduler.advance(step)
         if retired:
@@ -234,7 +234,7 @@ class Loop:
             torch.cuda.empty_cache()
 
 
-class Pace:
+class Throttle:
     """Lets the host run at most two steps ahead of a CUDA device, so that queues and memory stay short."""
 
     def __init__(self, device: torch.device):
