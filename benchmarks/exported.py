@@ -19,6 +19,7 @@ from benchmarks.options import model_of, settings_of, slots_of
 from benchmarks.timing import interleave, record
 from benchmarks.workload import Workload
 from discl import Engine
+from discl.engine.backends import EXPORTED
 from discl.engine.backends.here import findings
 from discl.engine.export.write import export_model
 from discl.engine.options import find_device
@@ -49,13 +50,11 @@ def measure_exported(workload: Workload, given: argparse.Namespace, folder: Path
     if slots == "auto":
         slots = Engine.from_pretrained(model, size=workload.size, **settings).slots
     settings["slots"] = slots
-    backends = []
-    for name, works, text in findings(find_device(given.device)):
-        if name in ("onnx", "aoti", "tensorrt"):
-            if works:
-                backends.append(name)
-            else:
-                print(f"engine: {name}: not run, {text}")
+    found = [finding for finding in findings(find_device(given.device)) if finding.name in EXPORTED]
+    backends = [finding.name for finding in found if finding.works]
+    for finding in found:
+        if not finding.works:
+            print(f"engine: {finding.name}: not run, {finding.text}")
     spent = {name: _export(name, model, clip, workload, given, folder / name, slots) for name in backends}
     folders = {"torch": None, "torch-compile": None, **{name: str(folder / name) for name in backends}}
     engines = {
