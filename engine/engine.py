@@ -133,25 +133,15 @@ class Engine:
         )
         check_names(path, clip=clip, exported=exported, cache=cache)
         check_text(score_prompt=score_prompt)
-        size = whole_pixels(size)
-        rule = _rule(rejection, clip)
-        chosen = find_device(device)
-        check_slots(slots)
-        check_whole(steps=(steps, 1, 1000))
-        check_interval(guidance_interval)
-        check_guidance(text_guidance)
-        if dtype == "float8":
-            check_fp8(chosen)
-        warn_if_slow(chosen, DTYPES[dtype])
+        _check_numbers(slots, steps, text_guidance, guidance_interval)
+        size, rule = whole_pixels(size), _rule(rejection, clip)
+        chosen = _device(device, dtype)
         model = load_model(path, chosen, DTYPES[dtype], loras, embeddings)
-        compiled = open_cache(cache, model, chosen) if cache and backend == "torch-compile" else None
+        code = open_cache(cache, model, chosen) if cache and backend == "torch-compile" else None
         runs = open_backend(backend, chosen, exported)
         if slots == "auto":
             slots = runs.slots or choose_slots(model, chosen, size, text_guidance, cache)
-        if runs.slots and slots > runs.slots:
-            raise DisclError(
-                f"slots={slots}: {exported} was exported for {runs.slots}; export again with --slots {slots}"
-            )
+        _check_fits(slots, runs, exported)
         engine = cls(
             model,
             _scorer(clip, chosen, runs) if clip else None,
@@ -165,7 +155,7 @@ class Engine:
             guidance_interval=guidance_interval,
             score_prompt=score_prompt,
             rejection=None if rule else rejection,
-            cache=compiled,
+            cache=code,
         )
         if dtype == "float8":
             quantize(model, engine.solver)
@@ -310,6 +300,31 @@ class Engine:
         if self.score_prompt is not None:
             return self.score_prompt.replace("{class}", request.class_name or "")
         return request.prompt
+
+
+def _check_numbers(
+    slots: int | str, steps: int, text_guidance: float, guidance_interval: tuple[float, float] | None
+) -> None:
+    check_slots(slots)
+    check_whole(steps=(steps, 1, 1000))
+    check_interval(guidance_interval)
+    check_guidance(text_guidance)
+
+
+def _device(name: str, dtype: str) -> torch.device:
+    """The device that is meant; refused where it cannot compute in `dtype`, with a warning where it is slow at it."""
+    device = find_device(name)
+    if dtype == "float8":
+        check_fp8(device)
+    warn_if_slow(device, DTYPES[dtype])
+    return device
+
+
+def _check_fits(slots: int, backend: Backend, exported: str | None) -> None:
+    if backend.slots and slots > backend.slots:
+        raise DisclError(
+            f"slots={slots}: {exported} was exported for {backend.slots}; export again with --slots {slots}"
+        )
 
 
 def _rule(rejection: "str | PathLike | Rejection | None", clip: str | None) -> Rule | None:
