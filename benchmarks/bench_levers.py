@@ -31,24 +31,31 @@ from discl.rejection import rule_file
 from discl.selection import accepts
 
 SMALL = {"hard.limit": 2, "spectrum.seeds": [0, 1], "spectrum.steps": 4, "curriculum.epochs": 2}
+TIMED = 180  # requests of a timed run, drawn from the plan's
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lever", action="append", choices=list(LEVERS)[1:], help="instead of all; may be repeated")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        help="of every image and level (default: 12); early rejection calibrates from 48",
+    )
 
 
-def run(small: bool = False, lever: list[str] | None = None) -> list[dict]:
+def run(small: bool = False, lever: list[str] | None = None, seeds: int | None = None) -> list[dict]:
     names = lever or (["guidance interval", "pure noise"] if small else list(LEVERS)[1:])
-    seeds, repeats, every = ((0,), 2, 1) if small else (range(5), 5, 6)
+    trainings, repeats = ((0,), 2) if small else (range(5), 5)
+    common = (SMALL if small else {}) | ({"spectrum.seeds": seeds} if seeds else {})
     with tempfile.TemporaryDirectory() as folder:
         configs = {
-            name: _config(Path(folder), str(number), {**(SMALL if small else {}), **LEVERS[name]})
+            name: _config(Path(folder), str(number), {**common, **LEVERS[name]})
             for number, name in enumerate([BASE, *names])
         }
         stores = {name: generate(config) for name, config in configs.items()}
         gates = {name: gate(stores[BASE], stores[name], configs[name].spectrum.levels) for name in names}
-        accuracy = {name: few_class_accuracy(config, seeds) for name, config in configs.items()}
-        contestants, peers = _contestants(configs, every)
+        accuracy = {name: few_class_accuracy(config, trainings) for name, config in configs.items()}
+        contestants, peers = _contestants(configs)
         for contestant in contestants.values():
             contestant()  # compiles and warms up
         rates = interleave(contestants, repeats)
@@ -64,6 +71,7 @@ def run(small: bool = False, lever: list[str] | None = None) -> list[dict]:
                 model="demo",
                 lever=name,
                 config=LEVERS[name],
+                seeds=len(configs[name].spectrum.seeds),
                 gate=gates[name],
                 few_class_accuracy={"lever": accuracy[name], "exact": accuracy[BASE]},
             )
@@ -72,16 +80,16 @@ def run(small: bool = False, lever: list[str] | None = None) -> list[dict]:
     return rows
 
 
-def _contestants(configs: dict[str, RunConfig], every: int) -> tuple[dict[str, Callable[[], float]], dict[str, str]]:
+def _contestants(configs: dict[str, RunConfig]) -> tuple[dict[str, Callable[[], float]], dict[str, str]]:
     """Contestants by name, and each lever's peer: the exact engine on the lever's levels."""
     engines = {name: _engine(config) for name, config in configs.items()}
     contestants, peers = {}, {}
     for name, config in configs.items():
         levels = config.spectrum.levels
         peers[name] = BASE if levels == configs[BASE].spectrum.levels else f"{BASE}, levels {list(levels)}"
-        contestants[name] = _accepted(engines[name], config, every)
+        contestants[name] = _accepted(engines[name], config)
         if peers[name] not in contestants:
-            contestants[peers[name]] = _accepted(engines[BASE], configs[BASE], every, levels)
+            contestants[peers[name]] = _accepted(engines[BASE], configs[BASE], levels)
     return contestants, peers
 
 
@@ -100,11 +108,12 @@ def _engine(config: RunConfig) -> Engine:
     return engine
 
 
-def _accepted(
-    engine: Engine, config: RunConfig, every: int, levels: Sequence[int] | None = None
-) -> Callable[[], float]:
+def _accepted(engine: Engine, config: RunConfig, levels: Sequence[int] | None = None) -> Callable[[], float]:
     """A run over a part of the plan's requests (of these levels) -> accepted images a second."""
-    requests = [each for each in _requests(config) if levels is None or each.level in levels][::every]
+    wanted = [each for each in _requests(config) if levels is None or each.level in levels]
+    # Drawn, since every n-th of a plan may be all of one level.
+    drawn = np.random.default_rng(0).permutation(len(wanted))[:TIMED]
+    requests = [wanted[place] for place in np.sort(drawn)]
 
     def rate() -> float:
         samples: list = []
