@@ -1,171 +1,38 @@
 """Early rejection on the demo's model: network rows per accepted image, at limits of the false-reject rate.
 
-Every handwritten digit outside of the demo's validation and test splits is a source; all levels and several seeds of it
-run to their end while a tracer looks at them. The threshold is where 45 % are accepted, pooled over levels. Sources are
-split, never samples: one part fits the predictors, one sets the bounds, the rest is judged. A round is another split.
-A look costs what it was measured to cost in network rows, in a run with rejection. `oracle` knows every score after one
-look at the first check.
+`rejection_traces` makes the samples, all of which run to their end. The threshold is where 45 % are accepted, pooled
+over levels. Sources are split, never samples: one part fits the predictors, one sets the bounds, the rest is judged. A
+round is another split. A look costs what it was measured to cost in network rows, in a run with rejection. `oracle`
+knows every score after one look at the first check.
 """
 
 import argparse
-import json
-from importlib.resources import files
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from benchmarks.ablation import ablation
-from benchmarks.replay import TRACE
+from benchmarks.rejection_outcome import Outcome, accepted_without, keep_replay, oracle
+from benchmarks.rejection_traces import (
+    GUIDANCE,
+    LEVELS,
+    SLOTS,
+    STEPS,
+    demo_engine,
+    kept_trace,
+    requests,
+    sources,
+    split,
+    trace,
+)
 from benchmarks.timing import record
 from discl import Engine, Request
-from discl.data.digits import CLASS_NAMES, split_rows
-from discl.engine.rejection import Judge, LatentTracer, Rule, Tracer
+from discl.engine.rejection import Judge, Rule
 from discl.engine.rejection.calibration import LOOK_COST, calibrate
-from discl.engine.rejection.decoder import SmallDecoder
-from discl.engine.rejection.recording import distil, gather
-from discl.engine.rejection.search import cost, saving
-from discl.engine.rejection.traces import Traces, load_traces, save_traces
-from discl.errors import DisclError
 
-LEVELS, STEPS, GUIDANCE, SLOTS = (0, 10, 30, 50), 20, 1.5, 64
-PROMPT = "a photo of the digit {class}"
-ACCEPTED = 0.45
 LIMITS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 TARGETS = {0.02: 0.15, 0.1: 0.25}  # limit -> share of the rows that is to be saved
 COMPARED = 60  # sources whose samples are made in time, with and without rejection
-DISTILLED = 60  # sources whose samples fit the decoder and nothing else
-
-
-def sources() -> list[tuple[str, str, Image.Image]]:
-    """Id, class name and picture of every digit that the demo neither validates nor tests on, shuffled."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    splits = split_rows(digits.target)
-    taken = set(np.concatenate([*splits["val"], *splits["test"]]).tolist())
-    rows = np.random.default_rng(0).permutation([row for row in range(len(digits.target)) if row not in taken])
-    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    enlarged = lambda row: Image.fromarray(pixels[row]).convert("RGB").resize((32, 32), Image.Resampling.LANCZOS)  # noqa: E731
-    return [(f"{row:04d}", CLASS_NAMES[digits.target[row]], enlarged(row)) for row in rows.tolist()]
-
-
-def requests(chosen: list, seeds: int) -> list[Request]:
-    return [
-        Request(
-            image,
-            PROMPT.replace("{class}", name),
-            level,
-            noise_seed=1000 * int(source) + seed,
-            class_name=name,
-            source_id=source,
-            key=f"{source}-{seed}-{level}",
-        )
-        for source, name, image in chosen
-        for seed in range(seeds)
-        for level in LEVELS
-    ]
-
-
-def demo_engine() -> Engine:
-    assets = files("discl.demo") / "assets"
-    settings = {"steps": STEPS, "text_guidance": GUIDANCE, "slots": SLOTS, "device": "cpu", "score_prompt": PROMPT}
-    return Engine.from_pretrained(str(assets / "generator"), clip=str(assets / "clip"), **settings)
-
-
-def trace(engine: Engine, chosen: list, seeds: int) -> tuple[SmallDecoder, tuple[str, ...], list[Traces], float]:
-    """The decoder, the texts, the traces of all but the first sources, and the threshold."""
-    first = min(DISTILLED, len(chosen) // 4)
-    engine.reject_by(LatentTracer())
-    decoder = distil(engine, engine.run(requests(chosen[:first], 1)))
-    texts = tuple(PROMPT.replace("{class}", name) for name in CLASS_NAMES)
-    engine.reject_by(Tracer(decoder, texts))
-    samples = list(engine.run(requests(chosen[first:], seeds)))
-    threshold = float(np.float32(np.quantile([sample.text_score for sample in samples], 1 - ACCEPTED)))
-    traces = gather(engine, samples, lambda sample: threshold)
-    return decoder, texts, list(traces.values()), threshold
-
-
-def kept_trace(folder: Path, engine: Engine, chosen: list, seeds: int):
-    """What `trace` gives, from the folder if it was made before: it takes long and is no measurement of time."""
-    about, file = folder / "about.json", folder / "traces.npz"
-    if about.is_file():
-        known = json.loads(about.read_text())
-        if known["made_for"] != engine.signature or known["seeds"] != seeds:
-            raise DisclError(f"{folder}: traces of another model or number of seeds; name another folder")
-        return SmallDecoder.from_json(known["decoder"]), tuple(known["texts"]), load_traces(file), known["threshold"]
-    decoder, texts, traces, threshold = trace(engine, chosen, seeds)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_traces(file, traces)
-    known = {"made_for": engine.signature, "seeds": seeds, "texts": texts, "threshold": threshold}
-    about.write_text(json.dumps({**known, "decoder": decoder.to_json()}))
-    return decoder, texts, traces, threshold
-
-
-def split(traces: list[Traces], seed: int, parts: tuple[float, ...]) -> list[list[Traces]]:
-    """Traces of disjoint sources, in these shares."""
-    names = np.random.default_rng(seed).permutation(np.unique(traces[0].group))
-    cuts = [0, *(np.cumsum(parts) * len(names)).round().astype(int).tolist()]
-    return [[each.take(np.isin(each.group, names[a:b])) for each in traces] for a, b in pairwise(cuts)]
-
-
-class Outcome:
-    """What a rule does to traces that it has not seen, one entry a level."""
-
-    def __init__(self, rule: Rule, traces: list[Traces], look_rows: float):
-        self.traces, self.rows = traces, 2 * np.array([each.steps for each in traces])
-        self.spent, self.rejected, self.looks = zip(
-            *(self._level(rule, each, look_rows) for each in traces), strict=True
-        )
-
-    def _level(self, rule: Rule, traces: Traces, look_rows: float):
-        """Rows spent [n], whether rejected [n], and the shares of the steps at which each is looked at [n, checks]."""
-        level, full = rule.levels[traces.level], 2.0 * traces.steps
-        if level.bound is None:
-            return np.full(len(traces), full), np.zeros(len(traces), bool), np.empty((len(traces), 0))
-        decided = rule.decide(traces)
-        below, checks = decided.value < level.bound, [check.step for check in level.checks]
-        spent, rejected = cost(decided.looked, below, checks, traces.steps, 2.0, look_rows)
-        going = np.cumsum(below, 1) - below == 0  # up to the verdict
-        return spent, rejected, np.where(decided.looked & going, np.array(checks) / traces.steps, np.nan)
-
-    def accepted_per_row(self) -> float:
-        kept = sum((each.accepted & ~gone).sum() for each, gone in zip(self.traces, self.rejected, strict=True))
-        return kept / sum(spent.sum() for spent in self.spent)
-
-    def false_rejects(self) -> float:
-        """Share of the accepted that are rejected, pooled over levels."""
-        wrong = sum((each.accepted & gone).sum() for each, gone in zip(self.traces, self.rejected, strict=True))
-        return float(wrong / sum(each.accepted.sum() for each in self.traces))
-
-    def false_by_level(self) -> list[float]:
-        parts = zip(self.traces, self.rejected, strict=True)
-        return [float((each.accepted & gone).sum() / each.accepted.sum()) for each, gone in parts]
-
-    def saved(self) -> list[float]:
-        """Share of the rows per accepted image that are saved, by level."""
-        parts = zip(self.spent, self.rejected, self.traces, self.rows, strict=True)
-        return [saving(spent, gone, each.accepted, float(rows)) for spent, gone, each, rows in parts]
-
-    def by_class(self) -> dict[str, float]:
-        """False rejects by text, pooled over levels."""
-        texts = np.concatenate([each.text for each in self.traces])
-        good, gone = (np.concatenate(part) for part in ([each.accepted for each in self.traces], self.rejected))
-        return {str(text): round(float(gone[good & (texts == text)].mean()), 3) for text in np.unique(texts[good])}
-
-
-def oracle(traces: list[Traces], look_rows: float) -> list[tuple[float, float]]:
-    """Perfect foresight at the n-th candidate check of every level: (mean share of the steps done, rows saved)."""
-    points = []
-    for number in range(min(len(each.checks) for each in traces)):
-        spent = kept = full = 0.0
-        for each in traces:
-            rows = np.where(each.accepted, each.steps, each.checks[number]) * 2.0 + look_rows
-            spent, kept, full = spent + rows.sum(), kept + each.accepted.sum(), full + 2.0 * each.steps * len(each)
-        done = float(np.mean([each.checks[number] / each.steps for each in traces]))
-        points.append((done, 1 - spent / full))
-    return points
 
 
 def measured_look(engine: Engine, rule: Rule, wishes: list[Request]) -> tuple[float, float]:
@@ -256,22 +123,3 @@ def run(small: bool = False, seeds: int = 4, kept: Path | None = None, only_trac
         row_seconds=row_seconds,
         oracle=bounds,
     )
-
-
-def accepted_without(traces: list[Traces]) -> float:
-    """Accepted images per network row when everything runs to its end."""
-    return sum(each.accepted.sum() for each in traces) / sum(2.0 * each.steps * len(each) for each in traces)
-
-
-def keep_replay(outcome: Outcome) -> None:
-    """What `benchmarks.replay` plays, a row a sample: level, whether its image would be accepted, whether it is given
-    up, and the shares of its steps at which it is looked at, the last one the verdict's; NaN fills up."""
-    most = max(looks.shape[1] for looks in outcome.looks)
-    filled = [np.pad(looks, ((0, 0), (0, most - looks.shape[1])), constant_values=np.nan) for looks in outcome.looks]
-    columns = {
-        "level": np.concatenate([np.full(len(each), each.level, np.int16) for each in outcome.traces]),
-        "accepted": np.concatenate([each.accepted for each in outcome.traces]),
-        "rejected": np.concatenate(outcome.rejected),
-        "looks": np.concatenate(filled).astype(np.float32),
-    }
-    np.savez_compressed(TRACE, **columns)
