@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from diffusers.models.attention_processor import Attention
 from torch.utils import _pytree as pytree
 
 from discl.engine.reproducible import StableAttention
@@ -36,10 +37,12 @@ def arrange(module: torch.nn.Module, device: torch.device) -> None:
     """Lay a diffusers module out, in place, as compiled CUDA code likes it best; others, and again, change nothing."""
     if device.type != "cuda" or not hasattr(module, "fuse_qkv_projections"):
         return
+    if any(getattr(layer, "fused_projections", False) for layer in module.modules()):
+        return
     module.to(memory_format=torch.channels_last)
-    fused = any(getattr(layer, "fused_projections", False) for layer in module.modules())
-    queries = [layer for name, layer in module.named_modules() if name.endswith(".to_q")]
-    if not fused and all(isinstance(layer, torch.nn.Linear) for layer in queries):  # float8 layers join by themselves
+    attentions = [layer for layer in module.modules() if isinstance(layer, Attention)]
+    projections = [getattr(layer, name, None) for layer in attentions for name in ("to_q", "to_k", "to_v")]
+    if all(isinstance(layer, torch.nn.Linear) for layer in projections):  # float8 layers have joined by themselves
         module.fuse_qkv_projections()
 
 

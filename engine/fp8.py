@@ -186,7 +186,6 @@ def _join_projections(attention: Attention) -> None:
         attention.add_module(whole, Fp8Linear.joined(layers))
         for name in names:
             delattr(attention, name)
-        attention.fused_projections = True
         attention.set_processor(FusedAttnProcessor2_0())
 
 

@@ -7,6 +7,7 @@ from diffusers.models.attention import FeedForward
 from PIL import Image
 
 from discl.engine import Engine, Request
+from discl.engine.compiled import arrange
 from discl.engine.denoiser import torch_denoiser
 from discl.engine.fp8 import COARSEST, Fp8Gated, Fp8Linear, Fp8Pointwise, candidates, fuse, quantize
 from discl.engine.pretrained import load_model
@@ -104,6 +105,8 @@ def test_attention_projects_once_for_each_input(folder):
     model = load_model(folder, torch.device("cpu"), torch.bfloat16)
     errors = quantize(model, build_solver("ddim", model.scheduler_class, model.scheduler_config, 20))
     assert all(error <= COARSEST for error in errors.values())
+    arrange(model.unet, torch.device("cuda"))  # as for a compiled engine: it lays out, and has nothing to fuse
+    assert model.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
     blocks = [module for module in model.unet.modules() if hasattr(module, "attn1")]
     assert blocks
     for block in blocks:
