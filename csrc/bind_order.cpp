@@ -6,6 +6,7 @@
 
 #include "bind.h"
 #include "order.h"
+#include "philox.h"
 
 namespace discl {
 

@@ -4,9 +4,9 @@
 #include <stdexcept>
 #include <string>
 
-namespace discl {
+#include "philox.h"
 
-constexpr size_t chunk = 64;  // ids whose cache misses overlap
+namespace discl {
 
 static Ends checked_quotas(const std::vector<Pool>& pools) {
     Ends quotas;
@@ -35,8 +35,9 @@ Order::Order(std::vector<Pool> pools, uint64_t seed, uint32_t epoch)
     : pools_(std::move(pools)),
       seed_(seed),
       epoch_(epoch),
-      quotas_(checked_quotas(pools_)),
-      across_(quotas_.total(), seed, epoch, 0) {
+      quotas_(checked_quotas(pools_)) {
+    const Permutation across(quotas_.total(), seed, epoch, 0);
+    for (size_t j = 0; j < Lanes::size; ++j) across_.set(j, across);
     for (size_t k = 0; k < pools_.size(); ++k) {
         within_.emplace_back(pools_[k].size(), seed, epoch, uint32_t(k + 1));
         weights_.push_back(weights_of(pools_[k], k));
@@ -55,45 +56,41 @@ uint64_t Order::length(const Slice& slice) const {
     return first < end ? (end - first + slice.world - 1) / slice.world : 0;
 }
 
-template <int lanes>
-void Order::draw(uint64_t position, uint64_t stride, Draw* out) const {
-    const Permutation* who[lanes];
-    uint64_t index[lanes], pass[lanes] = {};
-    for (int j = 0; j < lanes; ++j) index[j] = position + uint64_t(j) * stride, who[j] = &across_;
-    Permutation::permute(who, index, pass);
+void Order::draw(uint64_t position, uint64_t stride, Draws& draws) const {
+    Lanes::Words pass{};
+    for (size_t j = 0; j < draws.count; ++j) draws.place[j] = position + j * stride;
+    across_.permute(draws.place.data(), pass.data(), draws.count);
     bool even = false;
-    for (int j = 0; j < lanes; ++j) {
-        const size_t k = out[j].pool = quotas_.piece(index[j]);
-        const uint64_t size = pools_[k].size();
+    for (size_t j = 0; j < draws.count; ++j) {
+        const size_t k = quotas_.piece(draws.place[j]);
+        if (draws.pool[j] != k) draws.pool[j] = k, draws.within.set(j, within_[k]);
         even |= !weights_[k];
-        who[j] = &within_[k];
-        index[j] = out[j].number = index[j] - quotas_.begin(k);
-        pass[j] = index[j] < size ? 0 : index[j] / size;
-        index[j] -= pass[j] * size;
+        const uint64_t number = draws.place[j] - quotas_.begin(k), size = pools_[k].size();
+        pass[j] = number < size ? 0 : number / size;
+        draws.number[j] = number, draws.place[j] = number - pass[j] * size;
     }
-    if (even) Permutation::permute(who, index, pass);
-    for (int j = 0; j < lanes; ++j) out[j].place = index[j];
+    if (even) draws.within.permute(draws.place.data(), pass.data(), draws.count);
 }
 
 // Stratified: the units of the pool's weight are cut into `quota` equal strata and draw d falls, uniformly,
 // into stratum d. So an id's expected number of draws is exactly quota * weight / sum, its actual number is
 // less than 2 from it, and with equal weights and a whole number of passes every id comes equally often.
-uint64_t Order::unit(const Draw& draw) const {
-    const uint32_t use = uint32_t(Use::weight) | uint32_t(draw.pool) << 8;
+uint64_t Order::unit(size_t pool, uint64_t number) const {
+    const uint32_t use = uint32_t(Use::weight) | uint32_t(pool) << 8;
     const Block words =
-        philox4x32({uint32_t(draw.number), uint32_t(draw.number >> 32), epoch_, use}, philox_key(seed_));
-    const uint64_t random = words[0] | uint64_t{words[1]} << 32, total = weights_[draw.pool]->total();
+        philox4x32({uint32_t(number), uint32_t(number >> 32), epoch_, use}, philox_key(seed_));
+    const uint64_t random = words[0] | uint64_t{words[1]} << 32, total = weights_[pool]->total();
     const uint128_t within = uint128_t{random} * total >> 64;
-    return uint64_t((uint128_t{draw.number} * total + within) / pools_[draw.pool].quota);
+    return uint64_t((uint128_t{number} * total + within) / pools_[pool].quota);
 }
 
-void Order::look_up_weighted(const Draw* draws, size_t count, int64_t* out) const {
-    Weights::Search search[chunk];
-    const Weights* weights[chunk];
-    size_t place[chunk], found = 0;
-    for (size_t j = 0; j < count; ++j)
-        if ((weights[found] = weights_[draws[j].pool].get()))
-            search[found].unit = unit(draws[j]), place[found++] = j;
+void Order::look_up_weighted(const Draws& draws, int64_t* out) const {
+    Weights::Search search[Lanes::size];
+    const Weights* weights[Lanes::size];
+    size_t place[Lanes::size], found = 0;
+    for (size_t j = 0; j < draws.count; ++j)
+        if ((weights[found] = weights_[draws.pool[j]].get()))
+            search[found].unit = unit(draws.pool[j], draws.number[j]), place[found++] = j;
     for (size_t j = 0; j < found; ++j) weights[j]->prefetch_guide(search[j]);
     for (size_t j = 0; j < found; ++j) weights[j]->find_cell(search[j]);
     for (size_t j = 0; j < found; ++j) weights[j]->find_block(search[j]);
@@ -101,23 +98,22 @@ void Order::look_up_weighted(const Draw* draws, size_t count, int64_t* out) cons
     for (size_t j = 0; j < found; ++j) out[place[j]] = weights[j]->owner(search[j]);
 }
 
-void Order::look_up(const Draw* draws, size_t count, int64_t* out) const {
-    for (size_t j = 0; j < count; ++j)
-        if (!weights_[draws[j].pool]) out[j] = pools_[draws[j].pool][draws[j].place];
-    if (any_weighted_) look_up_weighted(draws, count, out);
+void Order::look_up(const Draws& draws, int64_t* out) const {
+    for (size_t j = 0; j < draws.count; ++j)
+        if (!weights_[draws.pool[j]]) __builtin_prefetch(pools_[draws.pool[j]].where(draws.place[j]));
+    for (size_t j = 0; j < draws.count; ++j)
+        if (!weights_[draws.pool[j]]) out[j] = pools_[draws.pool[j]][draws.place[j]];
+    if (any_weighted_) look_up_weighted(draws, out);
 }
 
 void Order::fill(const Slice& slice, int64_t* out) const {
-    constexpr uint64_t lanes = 8;
     const uint64_t first = first_position(slice), length = this->length(slice);
-    Draw draws[chunk];
-    for (uint64_t begin = 0; begin < length; begin += chunk) {
-        const uint64_t count = std::min<uint64_t>(chunk, length - begin);
-        const auto position = [&](uint64_t i) { return first + (begin + i) * slice.world; };
-        uint64_t i = 0;
-        for (; i + lanes <= count; i += lanes) draw<lanes>(position(i), slice.world, draws + i);
-        for (; i < count; ++i) draw<1>(position(i), slice.world, draws + i);
-        look_up(draws, count, out + begin);
+    Draws draws;
+    draws.pool.fill(SIZE_MAX);
+    for (uint64_t begin = 0; begin < length; begin += draws.count) {
+        draws.count = std::min<uint64_t>(Lanes::size, length - begin);
+        draw(first + begin * slice.world, slice.world, draws);
+        look_up(draws, out + begin);
     }
 }
 

@@ -1,6 +1,7 @@
 // The order of an epoch as a pure function: pools, seed, epoch and position in, int64 ids out.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -27,17 +28,19 @@ public:
     void fill(const Slice& slice, int64_t* out) const;  // out has room for length(slice)
 
 private:
-    struct Draw {
-        size_t pool;
-        uint64_t number, place;  // which of the pool's draws, and what an even draw gives
+    // Draws side by side; their cache misses overlap.
+    struct Draws {
+        size_t count;
+        std::array<size_t, Lanes::size> pool;
+        Lanes within;                // the permutation of each lane's pool
+        Lanes::Words number, place;  // which of the pool's draws, and what an even draw gives
     };
 
     uint64_t first_position(const Slice& slice) const;
-    template <int lanes>
-    void draw(uint64_t position, uint64_t stride, Draw* out) const;
-    uint64_t unit(const Draw& draw) const;
-    void look_up(const Draw* draws, size_t count, int64_t* out) const;
-    void look_up_weighted(const Draw* draws, size_t count, int64_t* out) const;
+    void draw(uint64_t position, uint64_t stride, Draws& draws) const;
+    uint64_t unit(size_t pool, uint64_t number) const;
+    void look_up(const Draws& draws, int64_t* out) const;
+    void look_up_weighted(const Draws& draws, int64_t* out) const;
 
     std::vector<Pool> pools_;
     uint64_t seed_;
@@ -46,7 +49,7 @@ private:
     std::vector<Permutation> within_;
     std::vector<std::unique_ptr<Weights>> weights_;  // null for an even pool
     bool any_weighted_ = false;
-    Permutation across_;
+    Lanes across_;  // one permutation in all lanes
 };
 
 }  // namespace discl

@@ -36,6 +36,12 @@ struct Segment {
     int64_t operator[](uint64_t i) const {
         return wide ? wide[i] : narrow ? narrow[i] : first + step * int64_t(i);
     }
+    // Where it reads id i, for a prefetch.
+    const void* where(uint64_t i) const {
+        if (wide) return wide + i;
+        if (narrow) return narrow + i;
+        return this;
+    }
 };
 
 // Segments of which an epoch draws `quota` ids. With `weights`, float32 [weight_count] by id, ids are drawn
@@ -55,6 +61,10 @@ struct Pool {
     int64_t operator[](uint64_t place) const {
         const size_t k = ends.piece(place);
         return segments[k][place - ends.begin(k)];
+    }
+    const void* where(uint64_t place) const {
+        const size_t k = ends.piece(place);
+        return segments[k].where(place - ends.begin(k));
     }
 };
 

@@ -83,10 +83,7 @@ void Weights::find_block(Search& search) const {
     uint64_t i;
     const Segment& segment = place_of(search.first, i);
     const uint64_t last = std::min(i + block, segment.size) - 1;
-    for (const uint64_t end : {i, last}) {
-        if (segment.wide) __builtin_prefetch(segment.wide + end);
-        if (segment.narrow) __builtin_prefetch(segment.narrow + end);
-    }
+    for (const uint64_t end : {i, last}) __builtin_prefetch(segment.where(end));
 }
 
 void Weights::prefetch_weights(const Search& search) const {

@@ -242,6 +242,24 @@ static void draw_orders(Random& random) {
     order.fill(slice, out.data());
 }
 
+// In vectors, where this CPU has them, and without: the same places, each below its n.
+static void permute_lanes(Random& random) {
+    Lanes lanes;
+    Lanes::Words index, pass;
+    for (size_t j = 0; j < Lanes::size; ++j) {
+        const uint64_t n = 1 + below(random, Permutation::largest >> random() % 62);
+        lanes.set(j, Permutation(n, random(), uint32_t(random()), uint32_t(random())));
+        index[j] = random() % 4 ? below(random, n) : n - 1;
+        pass[j] = random() % 2 ? 0 : random();
+    }
+    Lanes::Words plain = index;
+    const size_t count = random() % (Lanes::size + 1);
+    lanes.permute(plain.data(), pass.data(), count, false);
+    lanes.permute(index.data(), pass.data(), count);
+    check(plain == index, "a permutation depends on the CPU");
+    for (size_t j = 0; j < count; ++j) check(index[j] < lanes.n[j], "a permutation leaves its range");
+}
+
 int main(int argc, char** argv) {
     if (argc < 4) return 2;
     const uint64_t seed = std::strtoull(argv[1], nullptr, 10), rounds = std::strtoull(argv[2], nullptr, 10);
@@ -266,6 +284,7 @@ int main(int argc, char** argv) {
         use_damaged_pair(shard, random);
         read_damaged_headers(images, random);
         draw_orders(random);
+        permute_lanes(random);
         if (round % 16 == 0) use_keys(random);
         if (round % 100 == 0) write_much(argv[3], random);
     }
