@@ -8,7 +8,8 @@
 
 #include "permutation.h"
 #include "pool.h"
-#include "weights.h"
+#include "searches.h"
+#include "strata.h"
 
 namespace discl {
 
@@ -30,17 +31,19 @@ public:
 private:
     // Draws side by side; their cache misses overlap.
     struct Draws {
+        Draws(uint64_t seed, uint32_t epoch) : strata(seed, epoch) { pool.fill(SIZE_MAX); }
+
         size_t count;
-        std::array<size_t, Lanes::size> pool;
-        Lanes within;                // the permutation of each lane's pool
-        Lanes::Words number, place;  // which of the pool's draws, and what an even draw gives
+        std::array<size_t, lanes> pool;
+        PermutationLanes within;  // the permutation of each lane's pool
+        StrataLanes strata;       // and the strata of its weight
+        Words number, place;      // which of the pool's draws, and what an even draw gives
     };
 
     uint64_t first_position(const Slice& slice) const;
+    void set_pool(Draws& draws, size_t lane, size_t k) const;
     void draw(uint64_t position, uint64_t stride, Draws& draws) const;
-    uint64_t unit(size_t pool, uint64_t number) const;
-    void look_up(const Draws& draws, int64_t* out) const;
-    void look_up_weighted(const Draws& draws, int64_t* out) const;
+    void look_up(const Draws& draws, Searches& searches, int64_t* out) const;
 
     std::vector<Pool> pools_;
     uint64_t seed_;
@@ -48,8 +51,9 @@ private:
     Ends quotas_;
     std::vector<Permutation> within_;
     std::vector<std::unique_ptr<Weights>> weights_;  // null for an even pool
+    std::vector<Strata> strata_;                     // of no units for an even pool
     bool any_weighted_ = false;
-    Lanes across_;  // one permutation in all lanes
+    PermutationLanes across_;  // one permutation in all lanes
 };
 
 }  // namespace discl

@@ -20,7 +20,7 @@ Permutation::Permutation(uint64_t n, uint64_t seed, uint32_t epoch, uint32_t str
     }
 }
 
-void Lanes::set(size_t lane, const Permutation& permutation) {
+void PermutationLanes::set(size_t lane, const Permutation& permutation) {
     n[lane] = permutation.n, rows[lane] = permutation.rows, columns[lane] = permutation.columns;
     reciprocal[lane] = permutation.reciprocal;
     for (size_t i = 0; i < Permutation::rounds; ++i) keys[i][lane] = permutation.keys[i];
@@ -40,8 +40,9 @@ DISCL_INLINE uint64_t added(uint64_t value, uint64_t word, uint64_t size) {
 
 // Round by round over all lanes: each round is a chain of multiplications, and the lanes hide its latency.
 template <typename Multiply>
-DISCL_INLINE void encipher(const Lanes& of, uint64_t* index, const uint64_t* pass, size_t first, size_t last) {
-    alignas(64) Lanes::Words row, column, shift;
+DISCL_INLINE void encipher(const PermutationLanes& of, uint64_t* index, const uint64_t* pass, size_t first,
+                           size_t last) {
+    alignas(64) Words row, column, shift;
     for (size_t j = first; j < last; ++j) {
         const uint64_t quotient = Multiply::high(index[j], of.reciprocal[j]);  // or one too few
         const uint64_t rest = index[j] - quotient * of.columns[j];
@@ -58,14 +59,21 @@ DISCL_INLINE void encipher(const Lanes& of, uint64_t* index, const uint64_t* pas
     for (size_t j = first; j < last; ++j) index[j] = row[j] * of.columns[j] + column[j];
 }
 
-DISCL_VECTORS void encipher_in_vectors(const Lanes& of, uint64_t* index, const uint64_t* pass, size_t count) {
+DISCL_AVX2 void encipher_avx2(const PermutationLanes& of, uint64_t* index, const uint64_t* pass,
+                              size_t count) {
+    encipher<Halves>(of, index, pass, 0, count);
+}
+
+DISCL_AVX512 void encipher_avx512(const PermutationLanes& of, uint64_t* index, const uint64_t* pass,
+                                  size_t count) {
     encipher<Halves>(of, index, pass, 0, count);
 }
 
 }  // namespace
 
-void Lanes::permute(uint64_t* index, const uint64_t* pass, size_t count, bool in_vectors) const {
-    if (in_vectors) encipher_in_vectors(*this, index, pass, count);
+void PermutationLanes::permute(uint64_t* index, const uint64_t* pass, size_t count, Vectors vectors) const {
+    if (vectors == Vectors::avx512) encipher_avx512(*this, index, pass, count);
+    else if (vectors == Vectors::avx2) encipher_avx2(*this, index, pass, count);
     else encipher<Wide>(*this, index, pass, 0, count);
     bool outside = false;
     for (size_t j = 0; j < count; ++j) outside |= index[j] >= n[j];

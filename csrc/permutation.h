@@ -25,15 +25,13 @@ struct Permutation {
     std::array<uint64_t, rounds> keys;
 };
 
-// A permutation for each of `size` lanes: arrays over lanes, which vector registers take as they lie.
-struct Lanes {
-    static constexpr size_t size = 64;
-    using Words = std::array<uint64_t, size>;
-
+// A permutation for each lane: arrays over lanes, which vector registers take as they lie.
+struct PermutationLanes {
     void set(size_t lane, const Permutation& permutation);
 
     // index[j] becomes its image by lane j's permutation in its pass[j], for j < count.
-    void permute(uint64_t* index, const uint64_t* pass, size_t count, bool in_vectors = has_vectors()) const;
+    void permute(uint64_t* index, const uint64_t* pass, size_t count,
+                 Vectors vectors = widest_vectors()) const;
 
     alignas(64) Words n, rows, columns, reciprocal;
     alignas(64) std::array<Words, Permutation::rounds> keys;

@@ -1,31 +1,41 @@
-// Loops over 64-bit words that the compiler turns into vectors of 8, on CPUs with AVX-512.
-//
-// Narrower vectors gain nothing: one lane multiplies 64 bits by 64 in one instruction, AVX2 in many.
+// Loops over 64-bit words that the compiler turns into vectors of 4 (AVX2) or 8 (AVX-512), where the CPU has
+// them.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 
-#define DISCL_INLINE inline __attribute__((always_inline))  // else what DISCL_VECTORS calls stays a call
+#define DISCL_INLINE inline __attribute__((always_inline))  // into functions for whatever CPU
 
 #if defined(__x86_64__)
-#define DISCL_VECTORS __attribute__((target("avx512f,avx512dq,avx512vl,prefer-vector-width=512")))
+#define DISCL_AVX2 __attribute__((target("avx2")))
+#define DISCL_AVX512 __attribute__((target("avx512f,avx512dq,avx512vl,prefer-vector-width=512")))
 #else
-#define DISCL_VECTORS
+#define DISCL_AVX2
+#define DISCL_AVX512
 #endif
 
 namespace discl {
 
 __extension__ typedef unsigned __int128 uint128_t;
 
-// Whether this CPU may call what is DISCL_VECTORS.
-inline bool has_vectors() {
+enum class Vectors { none, avx2, avx512 };
+
+inline Vectors widest_vectors() {
 #if defined(__x86_64__)
-    static const bool has = __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    return has;
+    static const Vectors widest =
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") ? Vectors::avx512
+        : __builtin_cpu_supports("avx2")                                         ? Vectors::avx2
+                                                                                 : Vectors::none;
+    return widest;
 #else
-    return false;
+    return Vectors::none;
 #endif
 }
+
+constexpr size_t lanes = 64;  // at most so many words at once
+using Words = std::array<uint64_t, lanes>;
 
 // The high half of a product: one instruction for one lane ...
 struct Wide {

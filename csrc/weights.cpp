@@ -44,66 +44,78 @@ float Weights::largest() const {
     return top;
 }
 
+// So that a block's weights, where they lie side by side, fill a cache line.
+uint64_t Weights::skew(const Segment& segment) const {
+    const auto address = reinterpret_cast<uintptr_t>(pool_->weights + segment.first);
+    return segment.step == 1 ? address / sizeof(float) % block : 0;
+}
+
 void Weights::sum_blocks() {
-    uint64_t sum = 0, blocks = 0;
-    for (const Segment& segment : pool_->segments) blocks += (segment.size + block - 1) / block;
-    ends_.reserve(blocks);
+    uint64_t sum = 0;
+    for (const Segment& segment : pool_->segments)
+        blocks_.append(segment.size ? (segment.size + skew(segment) + block - 1) / block : 0);
+    const uint64_t blocks = blocks_.total();
+    begins_.reserve(blocks + 1 + near);
     for (const Segment& segment : pool_->segments) {
-        const size_t before = ends_.size();
+        const uint64_t skewed = skew(segment);
         each(segment, [&](uint64_t i, int64_t id) {
-            if (i % block == 0) ends_.push_back(0);
-            ends_.back() = sum += units(weight(id));
+            if (!i || (i + skewed) % block == 0) begins_.push_back(sum);
+            sum += units(weight(id));
         });
-        blocks_.append(ends_.size() - before);
     }
+    begins_.resize(blocks + 1 + near, sum);
 }
 
 void Weights::make_guide() {
-    while (total() >> shift_ >= std::max<size_t>(ends_.size(), 2)) ++shift_;
+    const uint64_t blocks = blocks_.total();
+    while (total() >> shift_ >= std::max<uint64_t>(blocks, 2)) ++shift_;
     guide_.resize((total() >> shift_) + 2);
     uint32_t which = 0;
     for (uint64_t cell = 0; cell < guide_.size(); ++cell) {
-        while (which + 1 < ends_.size() && ends_[which] <= cell << shift_) ++which;
+        while (which + 1 < blocks && begins_[which + 1] <= cell << shift_) ++which;
         guide_[cell] = which;
     }
 }
 
 void Weights::find_cell(Search& search) const {
-    const uint64_t cell = search.unit >> shift_;
+    search.first = search.unit >> shift_;
+    __builtin_prefetch(&guide_[search.first]);
+}
+
+void Weights::find_blocks(Search& search) const {
+    const uint64_t cell = search.first;
     search.first = guide_[cell], search.last = guide_[cell + 1];
-    __builtin_prefetch(&ends_[search.first]);
+    __builtin_prefetch(&begins_[search.first]);
+    __builtin_prefetch(&begins_[search.first + near]);
 }
 
 void Weights::find_block(Search& search) const {
-    const auto begin = ends_.begin();
-    const auto found =
-        std::upper_bound(begin + int64_t(search.first), begin + int64_t(search.last), search.unit);
-    search.first = uint64_t(found - begin);
-    search.unit -= search.first ? ends_[search.first - 1] : 0;
-    uint64_t i;
-    const Segment& segment = place_of(search.first, i);
-    const uint64_t last = std::min(i + block, segment.size) - 1;
-    for (const uint64_t end : {i, last}) __builtin_prefetch(segment.where(end));
-}
-
-void Weights::prefetch_weights(const Search& search) const {
-    uint64_t i;
-    const Segment& segment = place_of(search.first, i);
-    const uint64_t end = std::min(i + block, segment.size);
-    const uint64_t stride = segment.step == 1 ? std::max<uint64_t>(end - i - 1, 1) : 1;
-    for (; i < end; i += stride) __builtin_prefetch(pool_->weights + segment[i]);
-}
-
-const Segment& Weights::place_of(uint64_t which, uint64_t& place) const {
+    const uint64_t* const begins = begins_.data() + search.first;
+    uint64_t after = 0;  // the last block that begins at or below the unit; few are counted without a branch
+    if (const uint64_t others = search.last - search.first; others <= near)
+        for (uint64_t k = 1; k <= near; ++k) after += begins[k] <= search.unit;
+    else after = uint64_t(std::upper_bound(begins + 1, begins + 1 + others, search.unit) - (begins + 1));
+    search.unit -= begins[after];
+    const uint64_t which = search.first + after;
     const size_t k = blocks_.piece(which);
-    place = (which - blocks_.begin(k)) * block;
-    return pool_->segments[k];
+    search.segment = &pool_->segments[k];
+    const uint64_t begin = (which - blocks_.begin(k)) * block, skewed = skew(*search.segment);
+    search.first = std::max(begin, skewed) - skewed;
+    search.last = std::min(begin + block - skewed, search.segment->size) - 1;
+    __builtin_prefetch(search.segment->where(search.first));
+    __builtin_prefetch(search.segment->where(search.last));
+}
+
+void Weights::reach_weights(const Search& search) const {
+    const Segment& segment = *search.segment;
+    const uint64_t stride = segment.step == 1 ? std::max<uint64_t>(search.last - search.first, 1) : 1;
+    for (uint64_t i = search.first; i <= search.last; i += stride)
+        __builtin_prefetch(pool_->weights + segment[i]);
 }
 
 int64_t Weights::owner(const Search& search) const {
-    uint64_t i;
-    const Segment& segment = place_of(search.first, i);
-    const uint64_t size = std::min(block, segment.size - i);
+    const Segment& segment = *search.segment;
+    const uint64_t i = search.first, size = search.last + 1 - i;
     uint32_t owned[block];
     if (segment.step == 1)
         for (uint64_t j = 0; j < size; ++j) owned[j] = units(pool_->weights[uint64_t(segment.first) + i + j]);

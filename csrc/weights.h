@@ -19,21 +19,23 @@ public:
     // negative or not finite, and where none is positive. The pool and its arrays must outlive this.
     explicit Weights(const Pool& pool);
 
-    uint64_t total() const { return ends_.back(); }
+    uint64_t total() const { return begins_.back(); }
 
-    // The owner of a unit below total(), in steps with a load from memory each: taken side by side for many
-    // units, their cache misses overlap.
+    // The owner of a unit below total(), in steps. Each has the CPU load what the next one needs: Searches
+    // takes them side by side for many units, so that their cache misses overlap.
     struct Search {
-        uint64_t unit, first, last;
+        uint64_t unit;
+        uint64_t first, last;  // of cells, then blocks, then places in a segment
+        const Segment* segment;
     };
-    void prefetch_guide(const Search& search) const { __builtin_prefetch(&guide_[search.unit >> shift_]); }
     void find_cell(Search& search) const;
+    void find_blocks(Search& search) const;
     void find_block(Search& search) const;
-    void prefetch_weights(const Search& search) const;
+    void reach_weights(const Search& search) const;
     int64_t owner(const Search& search) const;
 
 private:
-    static constexpr uint64_t block = 16;
+    static constexpr uint64_t block = 16, near = 4;
 
     float weight(int64_t id) const { return uint64_t(id) < pool_->weight_count ? pool_->weights[id] : 0; }
     // A positive weight, however small, owns a unit.
@@ -42,14 +44,15 @@ private:
         return whole + uint32_t(weight > 0 && !whole);
     }
     float largest() const;
+    uint64_t skew(const Segment& segment) const;  // places that its first block lacks
     void sum_blocks();
     void make_guide();
-    const Segment& place_of(uint64_t which, uint64_t& place) const;
 
     const Pool* pool_;
-    double scale_;                                     // a power of two
-    std::vector<uint64_t, HugePages<uint64_t>> ends_;  // cumulative units at the end of each block
-    Ends blocks_;                                      // of each segment: a block never crosses segments
+    double scale_;  // a power of two
+    std::vector<uint64_t, HugePages<uint64_t>>
+        begins_;   // units before each block; then the total, more than `near` times over
+    Ends blocks_;  // of each segment: a block never crosses segments
     std::vector<uint32_t, HugePages<uint32_t>>
         guide_;  // unit >> shift_ -> the first block that ends above those units
     int shift_ = 0;

@@ -242,22 +242,35 @@ static void draw_orders(Random& random) {
     order.fill(slice, out.data());
 }
 
-// In vectors, where this CPU has them, and without: the same places, each below its n.
-static void permute_lanes(Random& random) {
-    Lanes lanes;
-    Lanes::Words index, pass;
-    for (size_t j = 0; j < Lanes::size; ++j) {
+// In vectors of every width that this CPU has, and without: the same numbers, each in its range.
+static void compute_lanes(Random& random) {
+    PermutationLanes permutations;
+    StrataLanes strata(random(), uint32_t(random()));
+    Words index, pass, number, totals;
+    const bool any_quota = random() % 4 == 0;
+    for (size_t j = 0; j < lanes; ++j) {
         const uint64_t n = 1 + below(random, Permutation::largest >> random() % 62);
-        lanes.set(j, Permutation(n, random(), uint32_t(random()), uint32_t(random())));
+        permutations.set(j, Permutation(n, random(), uint32_t(random()), uint32_t(random())));
         index[j] = random() % 4 ? below(random, n) : n - 1;
         pass[j] = random() % 2 ? 0 : random();
+        const uint64_t quota = 1 + below(random, uint64_t{1} << random() % (any_quota ? 62 : 31));
+        totals[j] = 1 + below(random, uint64_t{1} << random() % 63);
+        strata.set(j, Strata(random() % 1000, totals[j], quota));
+        number[j] = random() % 4 ? below(random, quota) : quota - 1;
     }
-    Lanes::Words plain = index;
-    const size_t count = random() % (Lanes::size + 1);
-    lanes.permute(plain.data(), pass.data(), count, false);
-    lanes.permute(index.data(), pass.data(), count);
-    check(plain == index, "a permutation depends on the CPU");
-    for (size_t j = 0; j < count; ++j) check(index[j] < lanes.n[j], "a permutation leaves its range");
+    const size_t count = random() % (lanes + 1);
+    Words place = index, unit{};
+    permutations.permute(place.data(), pass.data(), count, Vectors::none);
+    strata.draw(number.data(), unit.data(), count, Vectors::none);
+    for (size_t j = 0; j < count; ++j)
+        check(place[j] < permutations.n[j] && unit[j] < totals[j], "a draw leaves its range");
+    for (const Vectors vectors : {Vectors::avx2, Vectors::avx512}) {
+        if (vectors > widest_vectors()) continue;
+        Words same_place = index, same_unit{};
+        permutations.permute(same_place.data(), pass.data(), count, vectors);
+        strata.draw(number.data(), same_unit.data(), count, vectors);
+        check(same_place == place && same_unit == unit, "a draw depends on the width of vectors");
+    }
 }
 
 int main(int argc, char** argv) {
@@ -284,7 +297,7 @@ int main(int argc, char** argv) {
         use_damaged_pair(shard, random);
         read_damaged_headers(images, random);
         draw_orders(random);
-        permute_lanes(random);
+        compute_lanes(random);
         if (round % 16 == 0) use_keys(random);
         if (round % 100 == 0) write_much(argv[3], random);
     }

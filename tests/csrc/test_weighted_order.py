@@ -69,6 +69,21 @@ def test_equals_the_twin(seed):
 
 
 @seeds
+def test_equals_the_twin_wherever_the_weights_lie(seed):
+    """Heavy ids among long runs of light ones; weights that begin anywhere in a cache line."""
+    rng = random.Random(seed)
+    size, quota = rng.choice([15, 16, 17, 31, 500, 2000]), 200
+    weights = np.full(size + 16, 1e-7, np.float32)
+    weights[[rng.randrange(size) for _ in range(5)]] = 1.0, 0.5, 0.3, 1.0, 2e-3
+    expected = twin(range(size), quota, weights, seed, 3)
+    for offset in range(16):
+        room = np.zeros(len(weights) + 16, np.float32)
+        room[offset : offset + len(weights)] = weights
+        pool = range(size), quota, room[offset : offset + len(weights)]
+        np.testing.assert_array_equal(_C.order([pool], seed, 3, 0, quota), expected)
+
+
+@seeds
 def test_the_exact_law(seed):
     """Over all values of the random word a draw falls on an id quota * units / total times, summed over draws."""
     rng = random.Random(seed)
