@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "prefetch.h"
+
 namespace discl {
 
 static Ends checked_quotas(const std::vector<Pool>& pools) {
@@ -79,7 +81,7 @@ void Order::draw(uint64_t position, uint64_t stride, Draws& draws) const {
 
 void Order::look_up(const Draws& draws, Searches& searches, int64_t* out) const {
     for (size_t j = 0; j < draws.count; ++j)
-        if (!weights_[draws.pool[j]]) __builtin_prefetch(pools_[draws.pool[j]].where(draws.place[j]));
+        if (!weights_[draws.pool[j]]) prefetch(pools_[draws.pool[j]].where(draws.place[j]));
     Words unit;
     if (any_weighted_) draws.strata.draw(draws.number.data(), unit.data(), draws.count);
     for (size_t j = 0; j < draws.count; ++j)

@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "prefetch.h"
+
 namespace discl {
 
 // visit(i, id) for every id of a segment; a loop per kind, so that each stays tight.
@@ -79,14 +81,14 @@ void Weights::make_guide() {
 
 void Weights::find_cell(Search& search) const {
     search.first = search.unit >> shift_;
-    __builtin_prefetch(&guide_[search.first]);
+    prefetch(&guide_[search.first]);
 }
 
 void Weights::find_blocks(Search& search) const {
     const uint64_t cell = search.first;
     search.first = guide_[cell], search.last = guide_[cell + 1];
-    __builtin_prefetch(&begins_[search.first]);
-    __builtin_prefetch(&begins_[search.first + near]);
+    prefetch(&begins_[search.first]);
+    prefetch(&begins_[search.first + near]);
 }
 
 void Weights::find_block(Search& search) const {
@@ -102,15 +104,15 @@ void Weights::find_block(Search& search) const {
     const uint64_t begin = (which - blocks_.begin(k)) * block, skewed = skew(*search.segment);
     search.first = std::max(begin, skewed) - skewed;
     search.last = std::min(begin + block - skewed, search.segment->size) - 1;
-    __builtin_prefetch(search.segment->where(search.first));
-    __builtin_prefetch(search.segment->where(search.last));
+    prefetch(search.segment->where(search.first));
+    prefetch(search.segment->where(search.last));
 }
 
 void Weights::reach_weights(const Search& search) const {
     const Segment& segment = *search.segment;
     const uint64_t stride = segment.step == 1 ? std::max<uint64_t>(search.last - search.first, 1) : 1;
     for (uint64_t i = search.first; i <= search.last; i += stride)
-        __builtin_prefetch(pool_->weights + segment[i]);
+        prefetch(pool_->weights + segment[i]);
 }
 
 int64_t Weights::owner(const Search& search) const {
