@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include "huge_pages.h"
+
 namespace discl {
 
 class KeptRows {
@@ -38,7 +40,10 @@ private:
         for (uint64_t i = 0; i < width_; ++i) embeddings_.push_back(i % 2 ? '\x7e' : '\0');
     }
 
-    std::string lines_, embeddings_;
+    // A shard's come to tens of megabytes, touched once: in small pages most of the time would go into faults.
+    using Bytes = std::basic_string<char, std::char_traits<char>, HugePages<char>>;
+
+    Bytes lines_, embeddings_;
     uint64_t longest_ = 0, width_ = 0, samples_ = 0;
 };
 
