@@ -68,13 +68,15 @@ REQUIRED = ("key", "source_id", "class_id", "class_name", "level", "status", *PL
 
 # Who made a sample and when is no property of the sample: the tar's bytes depend on the key alone.
 NOT_IN_TAR = ("run_id", "created_at")
+_KEY = b',"key":'  # the first column behind them
 
 # Values of exactly these classes, integers in their range, need no look by Arrow, which takes 100 times as long. Nor by
 # Python, where C++ finds them by their letters.
 _STRINGS = pa.list_(pa.string())
 _PLAIN = {pa.string(): str, pa.int64(): int, pa.int32(): int, pa.float32(): float, pa.bool_(): bool}
 _LETTER = {pa.string(): "s", pa.int64(): "l", pa.int32(): "i", pa.float32(): "f", pa.bool_(): "b", _STRINGS: "S"}
-_LETTERS = "".join(_LETTER.get(field.type, "-") for field in ROW_SCHEMA)
+_FIRST = sorted(ROW_SCHEMA, key=lambda field: field.name not in NOT_IN_TAR)  # in a journal's rows
+_LETTERS = "".join(_LETTER.get(field.type, "-") for field in _FIRST)
 _CLASSES = [(field.name, _PLAIN.get(field.type, type(None))) for field in ROW_SCHEMA]
 _LIMITS = [(f.name, 1 << f.type.bit_width - 1) for f in ROW_SCHEMA if pa.types.is_integer(f.type)]
 
@@ -98,7 +100,7 @@ class RowEncoder:
 
     def __init__(self, user_columns: tuple[str, ...], run_id: str) -> None:
         self.run_id = run_id
-        self._blank: dict[str, Any] = dict.fromkeys((*ROW_SCHEMA.names, *user_columns))
+        self._blank: dict[str, Any] = dict.fromkeys((*(field.name for field in _FIRST), *user_columns))
 
     def encode(self, row: Mapping[str, Any]) -> tuple[bytes, bytes]:
         """The row for the journal, every column in it, and for the tar. StoreError for what does not fit the index."""
@@ -109,12 +111,10 @@ class RowEncoder:
             raise StoreError(f"sample {key}: unknown columns {unknown}; name them in user_columns")
         if not _C.is_plain(full, _LETTERS):
             _check_types(full)
-        maker = {
-            "run_id": full.pop("run_id") or self.run_id,
-            "created_at": full.pop("created_at") or datetime.datetime.now(datetime.timezone.utc),
-        }
-        in_tar = _json(full, key)
-        return _json(maker, key)[:-1] + b"," + in_tar[1:], in_tar
+        full["run_id"] = full["run_id"] or self.run_id
+        full["created_at"] = full["created_at"] or datetime.datetime.now(datetime.timezone.utc)
+        encoded = _json(full, key)
+        return encoded, b"{" + encoded[encoded.index(_KEY) + 1 :]  # inside a string its quotes would be escaped
 
 
 def _check_types(row: dict[str, Any]) -> None:
