@@ -74,7 +74,7 @@ def test_bytes_per_key_do_not_depend_on_the_run(tmp_path):
         return found
 
     fill(tmp_path / "a", range(30), run_id="one", shard_bytes=10_000)
-    fill(tmp_path / "b", reversed(range(30)), run_id="two", shard_bytes=10**9)
+    fill(tmp_path / "b", reversed(range(30)), run_id='"two","key":"', shard_bytes=10**9)
     assert members(tmp_path / "a") == members(tmp_path / "b")
 
 
