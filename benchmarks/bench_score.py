@@ -2,8 +2,10 @@
 
 Peer: the paper's code (paper.md 2.1), which for every synthetic image opens it and its real image with PIL, runs
 Hugging Face's processor and CLIP on both and on the text, one at a time. Both have the weights and shapes of ViT-B/32,
-drawn at random. `tower`: open_clip's image tower on ready tensors at the best of several batches. JPEGs: see
-`score_jpeg`. The filter's rows are seconds asked over seconds taken, and gigabytes asked over the peak of the process.
+drawn at random. `tower`: open_clip's image tower on ready tensors at the best of several batches. The scorer has that
+batch too, and a round as many real images, so that none of its batches is padded, as hardly any of a large store's is.
+JPEGs: see `score_jpeg`. The filter's rows are seconds asked over seconds taken, and gigabytes asked over the peak of
+the process.
 """
 
 import itertools
@@ -30,9 +32,10 @@ from discl.engine.scorer import Scorer
 from discl.kernels import cosine_scores
 
 PER_SOURCE = 8  # synthetic images of one real image
+SOURCES = 64  # real images
 Pictures = list[tuple[Image.Image, list[Image.Image]]]  # a real one and its synthetic ones
 
-BATCHES = (16, 32, 64, 128)
+BATCHES, SMALL_BATCH = (16, 32, 64, 128), 2
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FILTERS = {
     "threshold": ["--threshold", "0.3"],
@@ -69,18 +72,19 @@ def run(
 
 def score_images(dtype: str, small: bool) -> None:
     """One row: this scorer, the bare tower and the released way by turns."""
-    images, peer_images, rounds = (16, 2, 2) if small else (128, 16, 5)
-    pictures = photographs((16 if small else 512) // PER_SOURCE, 64 if small else 512)
-    sources = images // PER_SOURCE
-    turns = itertools.cycle(pictures[at : at + sources] for at in range(0, len(pictures), sources))
     kind = DTYPES[dtype]
     tower = build(small).to(kind)
-    best = BATCHES[0] if small else best_batch(tower, kind)
+    best = SMALL_BATCH if small else best_batch(tower, kind)
+    peer_images, rounds = (2, 2) if small else (16, 3)
+    pictures = photographs(2 * SMALL_BATCH if small else SOURCES, 64 if small else 512)
+    sources = min(best, len(pictures))
+    images = sources * PER_SOURCE
+    turns = itertools.cycle(pictures[at : at + sources] for at in range(0, len(pictures), sources))
     model = build(small)
     width = int(model.text_projection.shape[1])
     tokenize = open_clip.get_tokenizer("ViT-B-32")
     checkpoint = ClipCheckpoint(model, tokenize, dict(model.visual.preprocess_cfg), width, "0" * 32)
-    scorer = Scorer("random", checkpoint, "cpu", kind, best)
+    scorer = Scorer("random", checkpoint, "cpu", kind, sources)
     peer, ready = Released(small), torch.randn(best, 3, 224, 224).to(kind)
     texts = [f"a photo of a {label}" for label in range(10)]
 
