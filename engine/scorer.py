@@ -12,6 +12,7 @@ from PIL import Image
 from discl.engine.backends.backend import Backend
 from discl.engine.backends.torch import TorchBackend
 from discl.engine.clip_checkpoint import ClipCheckpoint, load_clip
+from discl.engine.last_layer import read_one_token
 from discl.engine.parts import clip_image_part, clip_text_part
 from discl.engine.reproducible import make_rowwise
 from discl.engine.transfer import upload
@@ -47,6 +48,7 @@ class Scorer:
         self.model = checkpoint.model.to(self.device, dtype)
         if self.device.type == "cpu":
             make_rowwise(self.model)
+            read_one_token(self.model.visual)
         backend = backend or TorchBackend(self.device)
         self._image_tower = backend.function(clip_image_part(checkpoint))
         self._text_tower = backend.function(clip_text_part(checkpoint))
