@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import resource
 import shutil
 import tempfile
@@ -9,11 +10,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from discl.errors import StoreError
 from discl.store import Store, StoreWriter, verify
 from discl.store.manifest import FORMAT
+from tests.discl.fuzz_store import forge_manifests
 from tests.discl.store_samples import check, fill, key, sample
 
 
@@ -68,6 +72,20 @@ def test_a_damaged_index(store, damage):
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(StoreError, match=r"000000\.parquet: damaged index \(its (digest|size)"):
         reopened(store)
+
+
+@pytest.mark.parametrize("microseconds", [2**62, -(2**62), -1 - 62_135_596_800 * 10**6])
+def test_a_time_beyond_all_calendars(store, microseconds):
+    path = store.path / "index/000000.parquet"
+    table = pq.read_table(path)
+    at = table.schema.get_field_index("created_at")
+    times = pa.array([microseconds] + [0] * (len(table) - 1)).cast(table.schema.field(at).type)
+    pq.write_table(table.set_column(at, table.schema.field(at), times), path)
+    forge_manifests(store.path, random.Random(0), change=False)
+    with pytest.raises(StoreError, match=r"000000\.parquet: damaged index .*created_at holds a time beyond"):
+        reopened(store)
+    with pytest.raises(StoreError, match="created_at"):
+        list(Store(store.path).scan())
 
 
 def test_a_missing_index(store):

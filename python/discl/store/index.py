@@ -2,16 +2,19 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from discl.errors import StoreError
 from discl.store import manifest
 from discl.store.columns import REQUIRED, SCHEMA
 
+FIRST, LAST = (pa.scalar(time.replace(tzinfo=timezone.utc)) for time in (datetime.min, datetime.max))
 Test = tuple[str, str, Any]  # column, operator, value
 Filter = Sequence[Test] | Sequence[Sequence[Test]]
 
@@ -40,6 +43,15 @@ def _check_schema(schema: pa.Schema) -> None:
             raise ValueError(f"its column {field.name} is missing or not {field.type}")
 
 
+def _check_values(rows: pa.Table | pa.RecordBatch) -> None:
+    """A time that Python cannot say would otherwise end whatever looks at its row."""
+    rows.validate(full=True)
+    if "created_at" in rows.schema.names:
+        made = rows["created_at"]
+        if pc.any(pc.or_(pc.less(made, FIRST), pc.greater(made, LAST))).as_py():
+            raise ValueError("its column created_at holds a time beyond the years 1 to 9999")
+
+
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """Whatever cannot be read is a damaged index; a foreign one may be damaged with a digest that fits."""
@@ -54,7 +66,7 @@ def read_index(root: Path, shard: manifest.Shard) -> pa.Table:
     file = open_index(root, shard)
     with _reading(root / manifest.index_path(shard.number)):
         table = file.read(use_threads=False)
-        table.validate(full=True)
+        _check_values(table)
     return table
 
 
@@ -67,7 +79,7 @@ def _batches(root: Path, shard: manifest.Shard, columns: list[str] | None, rows:
             batch = next(pieces, None)
             if batch is None:
                 return
-            batch.validate(full=True)
+            _check_values(batch)
         yield batch
 
 
