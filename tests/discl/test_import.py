@@ -62,6 +62,7 @@ def test_the_reference_codes_notebooks_tree(tmp_path):
     put(tmp_path / "out/GeneratedImg/ImgGuid30_seed4294967295/a.jpg", picture(1))
     put(tmp_path / "out/red_fox/ImgGuid0_seed-7/b.png", picture(2))
     put(tmp_path / "out/red_fox/ImgGuid100_seed0/real.jpg", picture(3))
+    put(tmp_path / "out/red_fox/ImgGuid30_seed9223372036854775808/c.png", picture(4))  # no seed of 64 bits
     store = import_(tmp_path / "out", tmp_path / "s", "reference", 10**6)
     found = {(row["class_name"], row["level"], row["seed"], row["source_id"]) for row in store.table.to_pylist()}
     assert found == {(None, 30, 4294967295, "a.jpg"), ("red fox", 0, -7, "b.png")}

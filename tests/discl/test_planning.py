@@ -170,3 +170,9 @@ def test_an_unknown_gpu_is_an_error_that_names_the_known(tmp_path, tiny_models, 
     file = make_project(tmp_path, tiny_models)
     assert main(["plan", str(file), "--set", "budget.gpu=H1000"]) == 2
     assert "known are T4, V100" in capsys.readouterr().err
+
+
+def test_a_threshold_of_an_unknown_class_is_refused_as_generate_does(tmp_path, tiny_models, capsys):
+    file = make_project(tmp_path, tiny_models)
+    assert main(["plan", str(file), "--set", "score.threshold={classes = {foks = 0.2}}"]) == 2
+    assert "class 'foks', which the data does not have; the nearest is" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from discl.hard import select_hard, tail_rows
 from discl.plan import Plan, PlannedSample, make_plan
 from discl.progress import OnEvent, ignore
 from discl.recipe import make_recipe, model_files, recipe_of, resolved
+from discl.selection import check_classes
 from discl.sizes import made_size
 from discl.sources import Source
 from discl.trained import finished
@@ -38,6 +39,7 @@ class Planned:
         if self.awaited:  # any images will do to count by
             config = config.model_copy(update={"hard": config.hard.model_copy(update={"rule": "all"})})
         table = load_data(config.data, check=False)
+        check_classes(config.score, table.class_names)
         self.listed = self.awaited or not (
             table.packed or any(os.path.exists(table.source(row)) for row in table.rows("train"))
         )

@@ -65,7 +65,8 @@ def read_leaf(name: str) -> dict[str, int] | None:
         return None
     facts = {word: int(number) for word, number in named.groupdict().items()}
     level = facts["level"] if "level" in facts else 100 - facts["strength"]
-    return {"level": level, "seed": facts["seed"]} if 0 <= level < 100 else None
+    fits = 0 <= level < 100 and -(2**63) <= facts["seed"] < 2**63  # the index holds 64 bits
+    return {"level": level, "seed": facts["seed"]} if fits else None
 
 
 def _leaves(root: Path) -> Iterator[tuple[str | None, Path]]:
