@@ -36,11 +36,12 @@ def exact_geglu(x):
 
 def agree(given, expected, error=0.0):
     """Scales alike but for the last bits and what GELU may be off; values equal, but for the few whose exact value lies
-    between two of e4m3."""
+    between two of e4m3. A row whose gates are all closed may be all error: there its values say nothing."""
     (values, scale), (judged, of_judge) = given, expected
     assert values.is_contiguous() and values.dtype == judged.dtype == torch.float8_e4m3fn
     assert ((scale - of_judge).abs() <= 1e-6 * of_judge + error / 448).all()
-    torch.testing.assert_close(values.float(), judged.float(), atol=2**-9, rtol=2**-3)  # the next one at most
+    next_one = torch.clamp(2**-3 * judged.float().abs(), min=2**-9)
+    assert ((values.float() - judged.float()).abs() <= next_one + 2 * error / of_judge).all()
     differ = (values.float() != judged.float()).sum().item()
     assert differ <= 2 + values.numel() / 1000
 
