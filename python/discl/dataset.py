@@ -17,7 +17,7 @@ from discl.data.images import decode_image
 from discl.data.table import SPLITS
 from discl.errors import ConfigError, DataError, StoreError
 from discl.given import check_has, shown
-from discl.labels import labeller
+from discl.labels import labeller, unknown_class
 from discl.store.columns import classes
 from discl.substitutes import Substitutes
 
@@ -247,10 +247,10 @@ def _labels_and_levels(store, class_names: Sequence[str], rows: np.ndarray) -> t
         chosen = rows[slice(*np.searchsorted(rows, [at, at + len(batch)]))] - at
         strange = chosen[label[chosen] < 0]
         if len(strange):
-            word = classes(batch)[strange[0]].as_py()
-            raise StoreError(
-                f"the data has no class {word!r}, of which the store has selected images; use the data that the store "
-                "was made from, or select again without them"
+            raise unknown_class(
+                classes(batch)[strange[0]].as_py(),
+                "of which the store has selected images; use the data that the store was made from, or select again "
+                "without them",
             )
         labels.append(label)
         levels.append(batch["level"].fill_null(-1).to_numpy().astype(np.int16))

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow
 
 from discl.data.reference import labels_by_name
+from discl.errors import StoreError
 from discl.store.columns import classes
 
 
@@ -26,3 +27,14 @@ def labeller(class_names: Sequence[str]) -> Callable[[pyarrow.RecordBatch], np.n
         return np.where((label < 0) & unnamed[number], number, label).astype(np.int32)
 
     return labels
+
+
+def unknown_class(name: str, more: str) -> StoreError:
+    """For a class in a store that the data does not have, and what `more` to say of it; "" is the class of images that
+    have none."""
+    if name:
+        return StoreError(f"the data has no class {name!r}, {more}")
+    return StoreError(
+        "the store has images of no class, as an import from a tree without class folders leaves them; put the leaves "
+        "below a folder per class, <class>/<leaf>/, and import them again, into a new store"
+    )

@@ -57,6 +57,23 @@ def test_the_reference_codes_tree(tmp_path):
     assert images(store) == sorted([picture(1), picture(2)])
 
 
+def test_levels_that_the_reference_code_cut_short_are_read_as_they_were_meant(tmp_path):
+    """Its int(100 * (1 - level)) names the ten levels' folders; a list may repeat what the folder says."""
+    for level in range(0, 100, 10):
+        cut = int(100 * (1 - level / 100))
+        put(tmp_path / f"out/Zebra/Strength{cut}_guidance100_seed3/{level}.jpg", picture(level))
+    assert (tmp_path / "out/Zebra/Strength9_guidance100_seed3").is_dir()
+    store = import_(tmp_path / "out", tmp_path / "s", "reference", 10**6)
+    assert {row["source_id"]: row["level"] for row in store.table.to_pylist()} == {
+        f"{level}.jpg": level for level in range(0, 100, 10)
+    }
+    put(tmp_path / "elsewhere/z.jpg", picture(100))
+    lines = ["out/Zebra/Strength9_guidance100_seed3/90.jpg 0 91 3", "elsewhere/z.jpg 0 91 3"]
+    (tmp_path / "aug.txt").write_text("\n".join(lines))
+    store = import_(tmp_path / "aug.txt", tmp_path / "s2", "reference-list", 10**6)
+    assert sorted(row["level"] for row in store.table.to_pylist()) == [90, 91]
+
+
 def test_the_reference_codes_notebooks_tree(tmp_path):
     """GeneratedImg/ImgGuid<level>_seed<hash>/ knows no class; a folder of the user's around such leaves gives one."""
     put(tmp_path / "out/GeneratedImg/ImgGuid30_seed4294967295/a.jpg", picture(1))
@@ -92,6 +109,15 @@ def test_what_the_reference_code_made_is_trained_on_by_its_classes(tmp_path):
     store = import_(tmp_path / "out", tmp_path / "s", "reference", 10**6)
     source = {row["key"]: int(row["source_id"][0]) for row in store.table.to_pylist()}
     assert labels_on(table, tmp_path / "out", "reference", tmp_path / "s") == source
+
+    put(tmp_path / "GeneratedImg/ImgGuid30_seed7/1.jpg", picture(1))
+    with pytest.raises(StoreError, match="images of no class, .* put the leaves below a folder per class, .* import"):
+        labels_on(table, tmp_path / "GeneratedImg", "reference", tmp_path / "of-no-class")
+    (tmp_path / "zebra").mkdir()
+    (tmp_path / "GeneratedImg/ImgGuid30_seed7").rename(tmp_path / "zebra/ImgGuid30_seed7")
+    (tmp_path / "zebra").rename(tmp_path / "GeneratedImg/zebra")
+    of_zebras = labels_on(table, tmp_path / "GeneratedImg", "reference", tmp_path / "of-zebras")
+    assert list(of_zebras.values()) == [1], "as it says"
 
     numbered = csv_table(tmp_path, "path,label", *(f"{n}.png,{n}" for n in range(4)))
     with pytest.raises(StoreError, match="the data has no class 'antorbee'"):

@@ -24,6 +24,7 @@ from discl.filtering.rules import Rules
 from discl.filtering.scores import ShardScores
 from discl.filtering.spool import AHEAD, CHUNK, Spool
 from discl.filtering.wishes import one_of_each_wish
+from discl.labels import unknown_class
 from discl.rejection import refuse_below
 from discl.store import Store
 
@@ -201,9 +202,7 @@ def _balanced(rules: Rules, spool: Spool, real_counts: Mapping[str, int] | None)
     else:
         lost = [name for name in spool.class_names if name not in real_counts]
         if lost:
-            raise StoreError(
-                f"the data has no class {lost[0]!r}, which the store has; give the config it was made with"
-            )
+            raise unknown_class(lost[0], "which the store has; give the config it was made with")
         real = np.array([real_counts[name] for name in spool.class_names], np.int64)
         largest = max(real_counts.values(), default=0)
     target = {

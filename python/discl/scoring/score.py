@@ -17,6 +17,7 @@ import pyarrow as pa
 from discl.errors import StoreError
 from discl.filtering.scores import ShardScores, scores_folder
 from discl.judge import clip_digest
+from discl.labels import unknown_class
 from discl.progress import Meter, OnEvent, ignore
 from discl.quarantine import Quarantine, Record
 from discl.run_record import earlier_runs
@@ -160,9 +161,7 @@ def _competing(store: Store, data: "DataTable | None") -> list[str]:
     names = _classes(store)
     strange = set(names) - set(data.class_names) if data else set()
     if strange:
-        raise StoreError(
-            f"the data has no class {min(strange)!r}, which the store has; give the config it was made with"
-        )
+        raise unknown_class(min(strange), "which the store has; give the config it was made with")
     return list(data.class_names) if data else names
 
 

@@ -17,6 +17,7 @@ from discl.errors import StoreError
 SCRIPTS_LEAF = re.compile(r"Strength(?P<strength>\d+)_guidance\d+_seed(?P<seed>\d+)")
 NOTEBOOKS_LEAF = re.compile(r"ImgGuid(?P<level>\d+)_seed(?P<seed>-?\d+)")
 NOTEBOOKS_ROOT = "GeneratedImg"
+CUT = {9: 10, 19: 20}  # the scripts' strengths are multiples of ten, and int(100 * (1 - 0.9)) is 9
 WDS_IMAGES = ("jpg", "jpeg", "png", "webp")
 MEMBER_BYTES = 256 << 20
 
@@ -46,7 +47,8 @@ def from_imagefolder(root: Path) -> Iterator[Found]:
 
 def from_reference(root: Path) -> Iterator[Found]:
     """The output trees of the paper's code: its scripts' <Class_with_underscores>/Strength<S>_.._seed<k>/,
-    where level is 100 - S, and its notebook's ImgGuid<level>_seed<k>/, below a class's folder or, of no class, alone.
+    where level is 100 - S (90 and 80 for its Strength9 and Strength19), and its notebook's ImgGuid<level>_seed<k>/,
+    below a class's folder or, of no class, alone.
     """
     for class_name, leaf in _leaves(root):
         place = read_leaf(leaf.name)
@@ -64,7 +66,7 @@ def read_leaf(name: str) -> dict[str, int] | None:
     if named is None:
         return None
     facts = {word: int(number) for word, number in named.groupdict().items()}
-    level = facts["level"] if "level" in facts else 100 - facts["strength"]
+    level = facts["level"] if "level" in facts else 100 - CUT.get(facts["strength"], facts["strength"])
     fits = 0 <= level < 100 and -(2**63) <= facts["seed"] < 2**63  # the index holds 64 bits
     return {"level": level, "seed": facts["seed"]} if fits else None
 
@@ -117,7 +119,8 @@ def _listed(place: str, folder: Path, path: str, label: str, guidance: str) -> F
     if not (label.isdigit() and guidance.isdigit() and int(guidance) < 100):
         raise StoreError(f"{place}: label {label!r} and guidance {guidance!r} are no class and level 0..99; correct it")
     leaf = read_leaf(file.parent.name)
-    row: dict[str, Any] = {"class_id": int(label), "level": int(guidance)}
+    level = leaf["level"] if leaf and 100 - int(guidance) in CUT else int(guidance)  # taken from the folder's name
+    row: dict[str, Any] = {"class_id": int(label), "level": level}
     row["class_name"] = file.parent.parent.name.replace("_", " ") if leaf else label
     if leaf:
         row["seed"] = leaf["seed"]
