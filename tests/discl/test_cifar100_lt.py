@@ -20,30 +20,30 @@ def cifar_images(seed, per_class):
     return random.integers(0, 256, (len(labels), 3072), dtype=np.uint8), labels
 
 
-def cifar_binary(folder):
-    folder.mkdir(parents=True)
+def cifar_binary(folder, first=0):
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "fine_label_names.txt").write_text("\n".join(SHORT) + "\n")
     for seed, split in enumerate(("train", "test")):
-        pixels, labels = cifar_images(seed, 20 if split == "train" else 2)
+        pixels, labels = cifar_images(first + seed, 20 if split == "train" else 2)
         np.concatenate([0 * labels[:, None], labels[:, None], pixels], axis=1).astype(np.uint8).tofile(
             folder / f"{split}.bin"
         )
     return folder
 
 
-def cifar_python(folder, protocol=2):
+def cifar_python(folder, first=0, protocol=2):
     """Protocol 2 and bytes as keys, as the published batches have."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "meta").write_bytes(pickle.dumps({b"fine_label_names": [name.encode() for name in SHORT]}, protocol))
     for seed, split in enumerate(("train", "test")):
-        pixels, labels = cifar_images(seed, 20 if split == "train" else 2)
+        pixels, labels = cifar_images(first + seed, 20 if split == "train" else 2)
         batch = {b"data": pixels, b"fine_labels": labels.tolist(), b"filenames": [b"x.png"] * len(labels)}
         (folder / split).write_bytes(pickle.dumps(batch, protocol))
     return folder
 
 
 def cifar_python_anew(folder):
-    return cifar_python(folder, pickle.HIGHEST_PROTOCOL)
+    return cifar_python(folder, protocol=pickle.HIGHEST_PROTOCOL)
 
 
 @pytest.mark.parametrize("form", [cifar_binary, cifar_python, cifar_python_anew])
@@ -64,6 +64,22 @@ def test_cifar_has_the_pixels_of_the_published_rows(tmp_path, form):
 def test_both_versions_choose_the_same_images(tmp_path):
     tables = [load_data(config("cifar100-lt", form(tmp_path / form.__name__))) for form in (cifar_binary, cifar_python)]
     assert tables[0].ids == tables[1].ids
+
+
+@pytest.mark.parametrize("form", [cifar_binary, cifar_python])
+def test_pictures_follow_the_files_that_they_were_written_of(tmp_path, form):
+    """Other data in the same folder, and the same data again: never another's pictures, and none is written twice."""
+    folder, shown = tmp_path / "cifar", []
+    for first in (0, 7, 0):
+        form(folder, first)
+        table = load_data(config("cifar100-lt", folder, imbalance=10))
+        pixels = cifar_images(first, 20)[0]
+        for row in table.rows("train"):
+            image = np.asarray(open_image(table.paths[row])).transpose(2, 0, 1).reshape(-1)
+            assert np.array_equal(image, pixels[int(table.ids[row][-9:-4])])
+        shown.append(table.paths)
+    assert shown[0] == shown[2] != shown[1]
+    assert len(list(folder.glob("discl-png-*"))) == 2
 
 
 @pytest.mark.parametrize(("imbalance", "total"), [(100, 10_847), (50, 12_608)])

@@ -6,6 +6,7 @@ The tail is the usual exponential one, n_c = floor(n_0 * imbalance^(-c / (C - 1)
 
 import os
 import shutil
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ FOLDERS = ("", "cifar-100-binary", "cifar-100-python")
 def load(config) -> DataTable:
     """`config.root` holds train.bin, test.bin and fine_label_names.txt, or train, test and meta. Raises DataError.
 
-    Images are written once as PNG below the root. With `config.upscaled`, a folder of the same names
+    Images are written once as PNG below the root, in a folder that is named by what they are. With `config.upscaled`, a folder of the same names
     (train/<class>/<row>.png) in a larger size, spectra are made of those. There is no validation split.
     """
     folder = next((Path(config.root) / name for name in FOLDERS if _version(Path(config.root) / name)), None)
@@ -37,7 +38,7 @@ def load(config) -> DataTable:
     splits = {split: _read(folder, split, len(names)) for split in ("train", "test")}
     chosen = {"train": long_tail(splits["train"][1], len(names), config.imbalance)}
     chosen["test"] = np.arange(len(splits["test"][1]))
-    written = Path(config.root) / f"discl-png-{config.imbalance:g}"
+    written = Path(config.root) / f"discl-png-{_digest(names, splits, chosen)}"
     rows = [(split, int(row)) for split in splits for row in chosen[split]]
     labels = [int(splits[split][1][row]) for split, row in rows]
     ids = [f"{split}/{names[label]}/{row:05d}.png" for (split, row), label in zip(rows, labels, strict=True)]
@@ -51,6 +52,16 @@ def load(config) -> DataTable:
         class_names=names,
         sources=_upscaled(config, ids, rows) if config.upscaled else None,
     )
+
+
+def _digest(names: tuple[str, ...], splits: dict, chosen: dict[str, np.ndarray]) -> str:
+    """12 hex characters that stand for the chosen images, their rows, labels and the names of their folders."""
+    digest = blake2b("\0".join(names).encode(), digest_size=6)
+    for split, (pixels, labels) in splits.items():
+        rows = chosen[split]
+        for part in (rows, labels[rows], pixels[rows]):
+            digest.update(np.ascontiguousarray(part).data)
+    return digest.hexdigest()
 
 
 def long_tail(labels: np.ndarray, classes: int, imbalance: float) -> np.ndarray:
