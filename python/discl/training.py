@@ -184,7 +184,8 @@ def training_loader(
     What is decoded on the CPU stays there; else images are loaded to `device`. without: table rows that are not
     trained on.
     """
-    dataset = SpectrumDataset(store, table, selection, tail=tail_rows(config.hard, table), without=without)
+    tail = ranks.agree(tail_rows(config.hard, table))  # a classifier that is asked rounds in another way elsewhere
+    dataset = SpectrumDataset(store, table, selection, tail=tail, without=without)
     levels = config.spectrum.levels if store else None
     sampler = CurriculumSampler(
         dataset, config.curriculum, config.train.batch, config.train.seed, ranks.rank, ranks.world, levels

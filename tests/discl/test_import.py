@@ -111,7 +111,7 @@ def test_what_the_reference_code_made_is_trained_on_by_its_classes(tmp_path):
     assert labels_on(table, tmp_path / "out", "reference", tmp_path / "s") == source
 
     put(tmp_path / "GeneratedImg/ImgGuid30_seed7/1.jpg", picture(1))
-    with pytest.raises(StoreError, match="images of no class, .* put the leaves below a folder per class, .* import"):
+    with pytest.raises(StoreError, match=r"images of no class, .* put the leaves below a folder per class, .* import"):
         labels_on(table, tmp_path / "GeneratedImg", "reference", tmp_path / "of-no-class")
     (tmp_path / "zebra").mkdir()
     (tmp_path / "GeneratedImg/ImgGuid30_seed7").rename(tmp_path / "zebra/ImgGuid30_seed7")

@@ -6,17 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from discl.checkpoint import read_state
 from discl.config import load_config
+from discl.data import load_data
 from discl.dataset import SpectrumDataset
 from discl.evaluation import evaluation_batches
 from discl.losses import IGNORED, classification_loss
 from discl.ranks import Ranks
 from discl.staging import padded
-from discl.training import train
+from discl.training import train, training_loader
 from tests.discl.loading import PLAIN
 from tests.discl.spectrum_samples import make_table
 from tests.discl.test_fitting import Stopped, stopping
@@ -117,6 +119,18 @@ def test_ranks_share_an_evaluation(tmp_path, world):
         for name in batch["id"]
     ]
     assert sorted(seen) == sorted(data.ids) and len(data) == 6
+
+
+def test_rank_0_says_which_images_are_hard(tmp_path):
+    """Ranks ask a classifier each on its own device, and their last bits may differ."""
+
+    class Second(Ranks):
+        def agree(self, item):
+            return np.array([1, 4]) if isinstance(item, np.ndarray) else item
+
+    config, store = spectrum_config(tmp_path)
+    loader = training_loader(config, load_data(config.data), store, ranks=Second(1, 2))
+    assert np.flatnonzero(loader.dataset.tail).tolist() == [1, 4]
 
 
 def test_a_rank_without_rows_sees_no_label(tmp_path):

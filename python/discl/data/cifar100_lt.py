@@ -25,8 +25,9 @@ FOLDERS = ("", "cifar-100-binary", "cifar-100-python")
 def load(config) -> DataTable:
     """`config.root` holds train.bin, test.bin and fine_label_names.txt, or train, test and meta. Raises DataError.
 
-    Images are written once as PNG below the root, in a folder that is named by what they are. With `config.upscaled`, a folder of the same names
-    (train/<class>/<row>.png) in a larger size, spectra are made of those. There is no validation split.
+    Images are written once as PNG below the root, in a folder that is named by what they are. With `config.upscaled`,
+    a folder of the same names (train/<class>/<row>.png) in a larger size, spectra are made of those. There is no
+    validation split.
     """
     folder = next((Path(config.root) / name for name in FOLDERS if _version(Path(config.root) / name)), None)
     if folder is None:
