@@ -20,7 +20,7 @@ from discl.judge import check_judge, judge_of
 from discl.parts import keep_part
 from discl.plan import make_plan
 from discl.progress import Meter, OnEvent, ignore
-from discl.prompts import check_template, class_texts
+from discl.prompts import check_template
 from discl.quarantine import Quarantine
 from discl.recipe import digest, make_recipe, model_files, resolved
 from discl.rejection import check_config, refuse_below_rule, refuse_to_calibrate
@@ -105,8 +105,6 @@ def _generate(config: RunConfig, on_event, part, cluster, make: MakeEngine, home
     recipe = make_recipe(config, files)
     table = _load(config)
     check_classes(config.score, table.class_names)
-    if config.score:
-        class_texts(config.score.prompt, table.class_names, "score.prompt")
     asked, config = config, resolved(config, files, recipe)
     hard = select_hard(config.hard, table)
     plan = make_plan(config, table, hard, recipe, files)

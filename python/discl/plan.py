@@ -14,16 +14,14 @@ from PIL import Image
 
 from discl.attempts import Attempts
 from discl.config import RunConfig, SpectrumConfig
-from discl.data.images import open_image
 from discl.data.table import DataTable
-from discl.engine.pixels import MAX_PIXELS
 from discl.errors import ConfigError, DataError
 from discl.level_work import LevelWork, level_work
 from discl.prompts import Prompts, fill
 from discl.quarantine import bare
 from discl.recipe import digest, retry_noise_seed, sample_key
 from discl.rejection import is_control
-from discl.sizes import apply_policy
+from discl.source_image import open_source, refusals
 from discl.sources import Source, read_sources
 
 if TYPE_CHECKING:
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CAPTION = "{caption}"
-SMALLEST_SIDE = 8  # pixels; a latent cell of the supported models. A coarser model's engine says so by itself.
 Settles = Callable[["PlannedSample"], "bool | None"]
 
 
@@ -233,6 +230,16 @@ class Plan(Sequence[PlannedSample]):
         log.warning("%s: quarantined: %s", path, reason)
         self.quarantined.append((path, reason))
 
+    def quarantine_unmakeable(self) -> None:
+        """Do now what `due` does to sources of a size that no model can be asked for. Reads the header of every file,
+        which making them does not need."""
+        paths = [self.table.source(source.rows[0]) for source in self.sources]
+        reasons = refusals(paths, self.spectrum)
+        for source, reason in zip(self.sources, reasons, strict=True):
+            if reason:
+                self.quarantine(source.rows[0], reason)
+        self.sources[:] = [source for source, reason in zip(self.sources, reasons, strict=True) if not reason]
+
     def missing(self, planned: PlannedSample, settles: Settles) -> list[PlannedSample]:
         """The attempts to make now at what `planned` is an attempt at, see `Attempts.due`."""
         due = self.attempts.due(lambda retry: settles(self.attempt(planned, retry)))
@@ -258,7 +265,7 @@ class Plan(Sequence[PlannedSample]):
             if not missing:
                 continue
             try:
-                image, size = self._opened(self.table.source(source.rows[0]))
+                image, size = open_source(self.table.source(source.rows[0]), self.spectrum)
             except DataError as error:
                 self.quarantine(source.rows[0], str(error))
                 if on_bad:
@@ -266,23 +273,6 @@ class Plan(Sequence[PlannedSample]):
                 continue
             for planned in missing:
                 yield planned, make_request(planned, image, size)
-
-    def _opened(self, path: str) -> tuple[Image.Image, tuple[int, int] | None]:
-        """The image and the size to make it at. DataError for one that no model can be asked for."""
-        spectrum = self.spectrum
-        image, size = apply_policy(open_image(path), spectrum.size, spectrum.size_policy, spectrum.upscale)
-        width, height = size or image.size
-        if min(width, height) < SMALLEST_SIDE:
-            raise DataError(
-                f"{path}: would be made at {width} x {height} pixels, a side needs at least {SMALLEST_SIDE}; "
-                "remove it, set a larger [spectrum] size or size_policy = 'crop'"
-            )
-        if width * height > MAX_PIXELS:
-            raise DataError(
-                f"{path}: would be made at {width} x {height}, more than {MAX_PIXELS:,} pixels; remove it, set "
-                "[spectrum] size or lower upscale"
-            )
-        return image, size
 
 
 def make_request(planned: PlannedSample, image: "Image.Image | np.ndarray", size: tuple[int, int] | None) -> "Request":

@@ -43,13 +43,18 @@ class Quarantine:
         """Record and count; RunFailed once more than the allowed share of all images is bad."""
         self.record(bad)
         self.count += len(bad)
-        if bad and self.count > self.max_bad_share * self.total:
-            path, reason = bad[-1]
-            raise RunFailed(
-                f"{self.count} of {self.total} images cannot be used, above data.max_bad_share = "
-                f"{self.max_bad_share}; repair or remove them (see {self.file}) or raise the limit. "
-                f"The last: {path}: {bare(path, reason)}"
-            )
+        if bad:
+            check_share(self.count, self.total, self.max_bad_share, bad[-1], f" (see {self.file})")
+
+
+def check_share(bad: int, images: int, max_bad_share: float, last: tuple[str, str], where: str = "") -> None:
+    """RunFailed once more than the allowed share of all images is bad; last: a bad path and the reason."""
+    if bad > max_bad_share * images:
+        path, reason = last
+        raise RunFailed(
+            f"{bad} of {images} images cannot be used, above data.max_bad_share = {max_bad_share}; "
+            f"repair or remove them{where} or raise the limit. The last: {path}: {bare(path, reason)}"
+        )
 
 
 def bare(path: str, reason: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from discl.attempts import Attempts
 from discl.config import ScoreConfig
 from discl.errors import ConfigError, StoreError, nearest
+from discl.prompts import class_texts
 from discl.rejection import refuse_below_rule
 
 if TYPE_CHECKING:
@@ -32,8 +33,12 @@ def accepts(score: ScoreConfig | None, text_score: float | None, class_name: str
 
 
 def check_classes(score: ScoreConfig | None, class_names: Sequence[str]) -> None:
-    """ConfigError for a class in [score.threshold] that the data does not have: its threshold would never count."""
-    for name in score.threshold.classes if score else ():
+    """ConfigError where [score] does not fit the data's classes: its prompt must tell them apart, and a threshold of a
+    class that the data does not have would never count."""
+    if score is None:
+        return
+    class_texts(score.prompt, class_names, "score.prompt")
+    for name in score.threshold.classes:
         if name not in class_names:
             raise ConfigError(
                 f"[score.threshold] names the class {name!r}, which the data does not have; "

@@ -122,7 +122,7 @@ def test_a_picture_too_small_for_the_model_is_quarantined_once(file, capfd):
 
 
 def test_a_picture_that_would_be_made_too_large_is_quarantined(file, capfd, monkeypatch):
-    monkeypatch.setattr("discl.plan.MAX_PIXELS", 100 * 100)
+    monkeypatch.setattr("discl.source_image.MAX_PIXELS", 100 * 100)
     Image.fromarray(noise(128, 128, 3)).save(file.parent / "data" / "red fox" / "large.png")
     assert run(capfd, "generate", file)[0] == 0
     ((name, reason),) = quarantined(file).items()

@@ -122,6 +122,29 @@ def test_a_file_that_cannot_be_read_is_quarantined(table):
     assert [(Path(path).name, "cannot be read" in reason) for path, reason in plan.quarantined] == [("3.png", True)]
 
 
+@pytest.mark.parametrize("policy", ["fit", "crop", "bucket", "stretch"])
+def test_sizes_that_cannot_be_made_are_foreseen_as_they_are_found(tmp_path, policy):
+    """By headers alone what making every source finds, also where EXIF turns an image."""
+    random = np.random.default_rng(8)
+    paths = []
+    for number, turned in enumerate([False, True] * 20):
+        paths.append(tmp_path / f"{number}.{random.choice(['png', 'jpg'])}")
+        long, short = random.integers(60, 200), random.integers(1, 40)
+        image, exif = Image.new("RGB", (long, short) if random.random() < 0.5 else (short, long)), Image.Exif()
+        exif[0x0112] = 6 if turned else 1
+        image.putpixel((0, 0), (number, 0, 0))
+        image.save(paths[-1], exif=exif, lossless=True)
+    labels, ids = np.zeros(len(paths), np.int64), [path.name for path in paths]
+    table = DataTable(ids, list(map(str, paths)), labels, ["train"] * len(paths), ("owl",))
+    wishes = ("spectrum.size=[32, 64]", f"spectrum.size_policy={policy}")
+    foreseen, found = (plan_of(table, *wishes, rows=range(len(paths))) for _ in range(2))
+    foreseen.quarantine_unmakeable()
+    made = {planned.row for planned, _ in found.due(known())}
+    assert foreseen.quarantined == found.quarantined
+    assert bool(found.quarantined) == (policy == "fit") and made
+    assert {source.rows[0] for source in foreseen.sources} == made
+
+
 def test_evaluations_are_counted_in_whole_steps(table):
     assert plan_of(table).unet_evaluations == 3 * 2 * (20 + 18 + 2) * 2
     assert plan_of(table, "spectrum.text_guidance=1").unet_evaluations == 3 * 2 * (20 + 18 + 2)
@@ -138,7 +161,7 @@ def test_zero_steps_names_the_smallest_number(table, levels, steps, smallest):
 
 def test_each_source_is_opened_once_when_it_is_due(table, monkeypatch):
     opened = []
-    monkeypatch.setattr("discl.plan.open_image", lambda path: opened.append(path) or Image.new("RGB", (8, 8)))
+    monkeypatch.setattr("discl.source_image.open_image", lambda path: opened.append(path) or Image.new("RGB", (8, 8)))
     plan = plan_of(table)
     due = plan.due(known({sample.key for sample in plan[:6]}))
     assert opened == []

@@ -7,18 +7,19 @@ from itertools import product
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from discl.attempts import Attempts
 from discl.cli import main
 from discl.config import BudgetConfig
-from discl.errors import ConfigError
+from discl.errors import ConfigError, RunFailed
 from discl.level_work import LevelWork
 from discl.planning.budget import choose
 from discl.planning.estimate import attempts_per_wish, estimate, preemption_waste
 from discl.planning.rates import Rates
 from discl.planning.rows import of_rows
 from discl.planning.work import Flops, flops_of
-from tests.discl.project import fake, loaded, make_project
+from tests.discl.project import fake, loaded, make_project, without_score
 
 
 @dataclass
@@ -176,3 +177,46 @@ def test_a_threshold_of_an_unknown_class_is_refused_as_generate_does(tmp_path, t
     file = make_project(tmp_path, tiny_models)
     assert main(["plan", str(file), "--set", "score.threshold={classes = {foks = 0.2}}"]) == 2
     assert "class 'foks', which the data does not have; the nearest is" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("allowed", [0.5, 0.05])
+def test_sources_that_are_too_thin_are_planned_as_they_are_made(tmp_path, tiny_models, fake_weights, capsys, allowed):
+    file = make_project(tmp_path, tiny_models)
+    for path, colour in (("red fox/0.png", "red"), ("käfer/1.png", "blue")):
+        Image.new("RGB", (96, 4), colour).save(tmp_path / "data" / path)
+    wishes = ["--set", "spectrum.size=[32, 32]", "--set", f"data.max_bad_share={allowed}"]
+    code = main(["plan", str(file), *wishes])
+    out, err = capsys.readouterr()
+    if allowed == 0.05:
+        assert code == 1 and "2 of 11 images cannot be used, above data.max_bad_share" in err
+        with pytest.raises(RunFailed, match="1 of 11 images cannot be used"):
+            fake(file, *wishes[1::2])
+        return
+    assert code == 0 and "5 (3 distinct, 2 unusable)" in out
+    assert f"{len(fake(file, *wishes[1::2]))}, of which 0" in out
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        ("score.prompt=a photo of {klass}", "{klass} is not known here"),
+        ("score.prompt=a photo", "have one text, 'a photo'"),
+        ("engine.early_rejection=true", "early_rejection predicts CLIP scores"),
+    ],
+)
+def test_a_plan_promises_nothing_that_generate_refuses(tmp_path, tiny_models, capsys, wish, message):
+    file = make_project(tmp_path, tiny_models)
+    file = without_score(file) if wish.startswith("engine") else file
+    said = []
+    for command in ("plan", "generate"):
+        assert main([command, str(file), "--set", wish]) == 2
+        said.append(capsys.readouterr().err)
+    assert said[0] == said[1] and message in said[0]
+
+
+def test_a_plan_of_nothing_that_can_be_made(tmp_path, tiny_models, capsys):
+    file = make_project(tmp_path, tiny_models, {"fox": 1, "common": 9})
+    Image.new("RGB", (96, 4)).save(tmp_path / "data" / "fox" / "0.png")
+    wishes = ("spectrum.size=[32, 32]", "budget.gpu=T4", "budget.usd=1.0", "budget.usd_per_hour=1.0")
+    assert main(["plan", str(file), *(word for wish in wishes for word in ("--set", wish))]) == 0
+    assert "1 (0 distinct, 1 unusable)" in capsys.readouterr().out

@@ -38,6 +38,8 @@ def make_probe(config: RunConfig, plan: Plan, sources: int, on_event: OnEvent) -
 
 def cost_lines(config: RunConfig, plan: Plan, files: "ModelFiles") -> list[str]:
     """Empty lines and tables as text."""
+    if not plan.sources:
+        return ["", "cost              none: no source can be made"]
     before, history = _rates_before(config, plan, files), _history(config, plan)
     rates = history or before
     if rates is None:

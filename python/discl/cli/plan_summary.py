@@ -15,7 +15,9 @@ from discl.errors import ConfigError
 from discl.hard import select_hard, tail_rows
 from discl.plan import Plan, PlannedSample, make_plan
 from discl.progress import OnEvent, ignore
+from discl.quarantine import check_share
 from discl.recipe import make_recipe, model_files, recipe_of, resolved
+from discl.rejection import check_config
 from discl.selection import check_classes
 from discl.sizes import made_size
 from discl.sources import Source
@@ -35,6 +37,7 @@ class Planned:
     """
 
     def __init__(self, config: RunConfig, against: str = "", probe: int = 0, on_event: OnEvent = ignore):
+        check_config(config)
         self.awaited = not (against or probe) and _awaited(config.hard)
         if self.awaited:  # any images will do to count by
             config = config.model_copy(update={"hard": config.hard.model_copy(update={"rule": "all"})})
@@ -58,8 +61,19 @@ class Planned:
         self.plan = make_plan(config, self.table, self.rows[:0] if self.listed else self.rows, recipe, files)
         if self.listed:
             self.plan.sources.extend(Source((int(row),), "", (0,) * len(config.spectrum.seeds)) for row in self.rows)
+        else:
+            self._quarantine()
         if probe:
             make_probe(config, self.plan, probe, on_event)
+
+    def _quarantine(self) -> None:
+        """As `generate` will; RunFailed where it will stop at so many."""
+        self.plan.quarantine_unmakeable()
+        bad = [*self.table.quarantined, *self.plan.quarantined]
+        if bad:
+            check_share(
+                len(bad), len(self.table) + len(self.table.quarantined), self.config.data.max_bad_share, bad[-1]
+            )
 
     def missing(self) -> Iterator[PlannedSample]:
         """The attempts that `generate` would make now for what the store lacks."""

@@ -70,6 +70,15 @@ def _open_header(file, name: str) -> Image.Image:
     return image
 
 
+def image_size(path: str) -> tuple[int, int]:
+    """Width and height in the header, as the file lies: EXIF may turn it. See `decode_image` for the errors."""
+    try:
+        with open(path, "rb") as file:
+            return _open_header(file, path).size
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
 def to_rgb(image: Image.Image, name: str = "image") -> Image.Image:
     """Any PIL mode as RGB, as the engine reads it (`discl.engine.pixels`); DataError where that has no meaning."""
     try:
