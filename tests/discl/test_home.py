@@ -118,13 +118,35 @@ def test_a_torn_remote_store_is_found(tmp_path, capsys):
     assert "shards/000000.tar" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["verify --repair", "import"])
-def test_what_works_in_folders_alone_says_so(tmp_path, command, capfd):
+def test_a_remote_store_is_repaired_elsewhere_and_the_error_says_how(tmp_path, capfd):
     url = f"memory://{uuid.uuid4().hex}/store"
     write(url, range(5), tmp_path / "writes")
-    more = [str(tmp_path)] if command == "import" else []
-    assert main(["store", *command.split(), url, *more]) == 2
+    assert main(["store", "verify", "--repair", url]) == 2
+    assert "copy its files" in (said := capfd.readouterr().err) and "discl store merge FOLDER --into URL" in said
+    assert main(["score", url]) == 2
     assert f"discl store merge {url} --into FOLDER" in capfd.readouterr().err
+
+
+def test_importing_to_a_url(tmp_path, tiny_models):
+    url = f"memory://{uuid.uuid4().hex}/store"
+    make_project(tmp_path, tiny_models)
+    command = ["store", "import", "--shard-mb", "0.01"]
+    for place in (str(tmp_path / "here"), url, url):
+        assert main([*command, place, str(tmp_path / "data")]) == 0
+    here, there = Store(tmp_path / "here"), Store(url)
+    assert contents(there) == contents(here) and len(there.shards) > 1
+    assert there.selection("default") == here.selection("default") and verify(url) == []
+
+
+def test_a_run_that_writes_to_a_url_is_watched_where_it_writes(tmp_path, tiny_models, fake_weights, capfd):
+    url = f"memory://{uuid.uuid4().hex}/store"
+    store = fake(make_project(tmp_path, tiny_models), f"store.path={url}")
+    assert main(["watch", url]) == 0
+    assert f"{len(store)} sealed" in capfd.readouterr().out
+    elsewhere = f"memory://{uuid.uuid4().hex}/store"
+    write(elsewhere, range(5), tmp_path / "writes")
+    assert main(["watch", elsewhere]) == 2
+    assert "watch it on the machine that writes it" in capfd.readouterr().err
 
 
 def test_s3(tmp_path, bucket):

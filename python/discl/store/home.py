@@ -30,14 +30,18 @@ FINAL = (FileExistsError, FileNotFoundError, PermissionError, ImportError, Value
 Result = TypeVar("Result")
 
 
+def writing_folder(url: str) -> Path:
+    """Where this machine writes the store at `url`."""
+    return cache_folder() / "writing" / hashlib.blake2b(url.rstrip("/").encode(), digest_size=16).hexdigest()
+
+
 class Home:
     """The store at `url`, for one writer at a time: a context manager. StoreError for what cannot be reached after
     several attempts, and while another writes."""
 
     def __init__(self, url: str, folder: Path | None = None) -> None:
         self.url = url.rstrip("/")
-        digest = hashlib.blake2b(self.url.encode(), digest_size=16).hexdigest()
-        self.folder = folder or cache_folder() / "writing" / digest
+        self.folder = folder or writing_folder(url)
         self.remote = RemoteStore(self.url)
         self._sent: dict[str, bytes] = {}
         self._loose: tuple[str, ...] = LOOSE

@@ -1,7 +1,7 @@
 """Images from elsewhere in, a store of them out: scores absent, recipe "imported", selection `default` of all."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 
@@ -10,8 +10,9 @@ from discl.errors import StoreError
 from discl.progress import Meter, OnEvent, ignore
 from discl.quarantine import Quarantine
 from discl.store.foreign import KINDS, Found
+from discl.store.home import Home
 from discl.store.reader import Store
-from discl.store.remote import as_folder
+from discl.store.remote import is_url
 from discl.store.writer import StoreWriter
 
 MAGIC = ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG\r\n\x1a\n", "png"), (b"RIFF", "webp"))
@@ -20,7 +21,7 @@ MAGIC = ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG\r\n\x1a\n", "png"), (b"RIFF", "web
 def import_(
     source: str | os.PathLike, path: str | os.PathLike, kind: str, shard_bytes: int, on_event: OnEvent = ignore
 ) -> Store:
-    """Copy the images below `source` into the store at `path`, made if absent; a killed call goes on.
+    """Copy the images below `source` into the store at `path`, made if absent and perhaps a URL; a killed call goes on.
 
     kind: "imagefolder" (root/<class>/*), "wds" (a tar, or a folder of them), "reference" (the output trees of the
     paper's code and of its notebook), "reference-list" (its augmented list) or "reference-table" (its training table).
@@ -31,12 +32,21 @@ def import_(
         raise StoreError(f"import kind {kind!r} is unknown; use one of {', '.join(KINDS)}")
     if not Path(source).exists():
         raise StoreError(f"{source}: there is nothing to import; check the path")
-    path = as_folder(path)
+    if not is_url(path):
+        return _import(Path(source), Path(path), kind, shard_bytes, on_event)
+    with Home(os.fspath(path)) as home:
+        _import(Path(source), home.folder, kind, shard_bytes, on_event, home.send)
+    return Store(path)
+
+
+def _import(
+    source: Path, path: Path, kind: str, shard_bytes: int, on_event: OnEvent, on_sealed: Callable | None = None
+) -> Store:
     keys: list[str] = []
     quarantine = Quarantine(path, 1, 1.0)
     meter = Meter("import", 0, on_event)
-    with StoreWriter(path, "imported", shard_bytes=shard_bytes) as writer:
-        for found in KINDS[kind](Path(source)):
+    with StoreWriter(path, "imported", shard_bytes=shard_bytes, on_sealed=on_sealed) as writer:
+        for found in KINDS[kind](source):
             keys += _add(writer, found, quarantine)
             meter.advance()
     store = Store(path)

@@ -34,13 +34,12 @@ def is_url(path: str | os.PathLike) -> bool:
     return "://" in os.fspath(path)
 
 
-def as_folder(path: str | os.PathLike) -> Path:
-    """The path of a store that a command changes where it lies. StoreError for a URL."""
+def as_folder(path: str | os.PathLike, instead: str = "") -> Path:
+    """The path of a store that a command works on where it lies. StoreError for a URL; `instead`: what to do then."""
     if is_url(path):
-        raise StoreError(
-            f"{os.fspath(path)}: this works on a store in a folder; bring it with `discl store merge {os.fspath(path)} "
-            "--into FOLDER`, work there, and send it to a new URL in the same way"
-        )
+        url = os.fspath(path)
+        bring = f"bring it with `discl store merge {url} --into FOLDER`, work there, and send it to a new URL likewise"
+        raise StoreError(f"{url}: this works on a store in a folder; {instead or bring}")
     return Path(path)
 
 

@@ -25,6 +25,12 @@ from discl.store.verification import shard_problems
 UNREADABLE = (OSError, RuntimeError, IndexError, ValueError, KeyError, StoreError)
 
 
+COPY_FIRST = (  # merge would refuse what is damaged
+    "copy its files to one with the storage's own tool (such as `aws s3 sync`), repair them there, and send them to a "
+    "new URL with `discl store merge FOLDER --into URL`"
+)
+
+
 @dataclass(frozen=True)
 class Repaired:
     """Samples of damaged shards: how many were kept, and how many are gone (-1: an index is lost, nobody knows)."""
@@ -42,7 +48,7 @@ def repair(path: str | os.PathLike, shard_bytes: int = 256_000_000, on_event: On
     makes them again. A killed call is finished by the same call. StoreError for no store, and for what cannot be
     mended: a damaged record of a rewrite, or another writer at work.
     """
-    root = as_folder(path)
+    root = as_folder(path, COPY_FIRST)
     with locked(root):
         _enter_again(root)
         damaged, whole = _damaged(root)
