@@ -8,6 +8,7 @@ from diffusers import DDIMScheduler
 from discl.engine.noise_schedule import Trajectory
 from discl.engine.solvers.base import Solver
 from discl.engine.solvers.prediction import table, variance_preserving
+from discl.errors import DisclError
 
 
 class Ddim(Solver):
@@ -18,6 +19,11 @@ class Ddim(Solver):
     def walk(self, scheduler: DDIMScheduler, start: int) -> Trajectory:
         config = scheduler.config
         timesteps = scheduler.timesteps.numpy()[start:]
+        if timesteps[0] >= config.num_train_timesteps:
+            raise DisclError(
+                f"steps={scheduler.num_inference_steps} with steps_offset={config.steps_offset} begins at timestep "
+                f"{timesteps[0]}, and the model knows 0 to {config.num_train_timesteps - 1}: use fewer steps"
+            )
         # The target is a stride below, which is not always the grid's next timestep: so does diffusers.
         before = timesteps - config.num_train_timesteps // scheduler.num_inference_steps
         alphas = scheduler.alphas_cumprod.numpy().astype(np.float64)

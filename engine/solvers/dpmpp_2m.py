@@ -1,5 +1,6 @@
 """DPM-Solver++(2M), the second-order multistep solver in data prediction (Lu et al. 2022b, algorithm 2)."""
 
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import numpy as np
@@ -9,6 +10,10 @@ from discl.engine.noise_schedule import Trajectory
 from discl.engine.solvers.base import Solver
 from discl.engine.solvers.prediction import table, variance_preserving
 
+# What DDPM's configs say of a network that predicts no variance; the ODE has no use for it.
+FIXED_VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log")
+# The algorithm_type of DEIS's and SA-Solver's configs, which this class would refuse: their schedule is meant.
+RELATED = ("deis", "data_prediction", "noise_prediction")
 FEW = 15  # below this many steps on the whole grid, `lower_order_final` makes the last one first-order
 
 
@@ -21,11 +26,16 @@ class DpmSolverPlusPlus2M(Solver):
             "solver_order": (2,),
             "solver_type": ("midpoint",),
             "thresholding": (False,),
-            "variance_type": (None,),
+            "variance_type": (None, *FIXED_VARIANCES),
             "use_flow_sigmas": (False,),
         }
     )
     uses_history = True
+
+    def __init__(self, scheduler_config: Mapping, steps: int, mode: str = "exact"):
+        if scheduler_config.get("algorithm_type") in RELATED:
+            scheduler_config = {**scheduler_config, "algorithm_type": "dpmsolver++"}
+        super().__init__(scheduler_config, steps, mode)
 
     def walk(self, scheduler: DPMSolverMultistepScheduler, start: int) -> Trajectory:
         timesteps = scheduler.timesteps.numpy()[start:]

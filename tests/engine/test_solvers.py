@@ -1,5 +1,6 @@
 """Exact mode: every solver makes the steps of diffusers' own scheduler, over a toy network and for any config."""
 
+import json
 import random
 
 import diffusers
@@ -103,14 +104,15 @@ def test_every_level_runs_the_contracts_number_of_steps():
 
 
 OTHER_CLASSES = ("PNDMScheduler", "DDIMScheduler", "EulerDiscreteScheduler", "UniPCMultistepScheduler", "LCMScheduler",
-                 "DEISMultistepScheduler")  # fmt: skip
+                 "DEISMultistepScheduler", "SASolverScheduler", "DDPMScheduler")  # fmt: skip
 
 
 @pytest.mark.parametrize("other", OTHER_CLASSES)
 @pytest.mark.parametrize("name", SOLVERS)
 def test_another_classs_config_is_read_as_diffusers_does(name, other):
-    config = dict(getattr(diffusers, other)(**SD, **V).config)
-    scheduler = SOLVERS[name].scheduler_class.from_config(config)
+    config = json.loads(getattr(diffusers, other)(**SD, **V).to_json_string())  # a folder's file
+    meant = {"algorithm_type": "dpmsolver++"} if name == "dpmpp-2m" else {}  # which diffusers takes from no other class
+    scheduler = SOLVERS[name].scheduler_class.from_config(config | meant)
     expected = theirs(scheduler, toy_network(scheduler), 20, executed_steps(20, 30), seed=3)
     assert_same_walk(scheduler, build_solver(name, other, config, 20).trajectory(30), expected, seed=3)
 
@@ -177,6 +179,7 @@ def test_options_that_are_not_done_are_refused_by_name(name, option, value):
         ("euler", {"beta_schedule": "sigmoid"}, 10, "sigmoid"),
         ("ddim", {}, 1001, "steps=1001"),
         ("lcm", {}, 51, "steps=51"),
+        ("ddim", {}, 1000, "steps=1000 with steps_offset=1 begins at timestep 1000"),
         ("ddim", ZERO_SNR, 10, "timestep 999: .*no signal"),
         ("dpmpp-2m", LEADING, 1000, "steps=1000.*repeats a noise level"),
     ],
@@ -194,6 +197,10 @@ def test_schedules_of_another_kind_are_refused_by_name(name, other):
     config = dict(getattr(diffusers, other)().config) | {"_class_name": other}
     with pytest.raises(ModelError, match=f"{other} has no betas"):
         build_solver(name, other, config, 10)
+
+
+def test_a_grid_beyond_the_training_timesteps_is_no_matter_to_levels_that_start_below():
+    check_exact("ddim", {}, [(1000, 30)])
 
 
 def test_no_signal_at_the_top_is_no_matter_to_levels_that_start_below():
