@@ -23,12 +23,16 @@ def find_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ModelError(f"device={name!r} is not a device: give auto, cpu or cuda[:n]") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ModelError(f"device={name!r} is of a kind that the engine does not run on: give auto, cpu or cuda[:n]")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ModelError(
             f"device={name!r} asks for a CUDA device and this machine has none: use device='auto' or 'cpu'"
         )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ModelError(f"device={name!r}: this machine's CUDA devices are 0 to {torch.cuda.device_count() - 1}")
     return device
 
 

@@ -67,6 +67,8 @@ class Sources:
         Raises ValueError for a size below one latent cell, and whatever Pillow raises for what it cannot decode.
         """
         image = request.rgb()
+        if not image.width or not image.height:
+            raise ValueError(f"{image.width} x {image.height} pixels: there is nothing to start from")
         wanted = request.size or image.size
         width, height = (side - side % self._multiple for side in wanted)
         if min(width, height) < self._multiple:

@@ -6,7 +6,7 @@ from discl.engine.pretrained.files import ModelFiles
 from discl.errors import ModelError
 
 # UNet inputs beside latent, timestep, text and what SDXL adds: each belongs to another kind of pipeline.
-FOREIGN_INPUTS = ("class_embed_type", "encoder_hid_dim_type")
+FOREIGN_INPUTS = ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type")
 
 
 def check_parts(pipe: Any, files: ModelFiles) -> None:

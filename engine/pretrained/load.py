@@ -32,8 +32,8 @@ def load_model(
     embeddings: textual inversions, "file.safetensors" with ":word" behind it or not.
     Raises ModelError for what cannot be loaded, whole, as a model that the engine can run.
     """
-    if isinstance(loras, str) or isinstance(embeddings, str):
-        raise ModelError(f"loras={loras!r}, embeddings={embeddings!r}: give lists of paths, not one text")
+    if any(isinstance(names, str) or not isinstance(names, Sequence) for names in (loras, embeddings)):
+        raise ModelError(f"loras={loras!r}, embeddings={embeddings!r}: give lists of paths")
     files = find_model(path)
     family = family_of(files)
     pipe = _load_pipeline(files, family.pipeline, torch.float32 if loras else dtype)

@@ -109,11 +109,13 @@ def test_an_undecodable_source_is_an_error_sample_and_the_run_goes_on(folder, tm
     (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
     broken = Request(Image.open(tmp_path / "cut.png"), "a cat", 50, noise_seed=1, key="broken")
     small = Request(Image.new("RGB", (5, 64)), "a cat", 50, noise_seed=1, key="small")
+    nothing = Request(Image.new("RGB", (0, 5)), "a cat", 50, noise_seed=1, key="nothing", size=(64, 64))
     with Engine.from_pretrained(folder, steps=4) as engine:
-        samples = {s.request.key: s for s in engine.run([broken, small, request(key="good")])}
+        samples = {s.request.key: s for s in engine.run([broken, small, nothing, request(key="good")])}
     assert samples["good"].status == "ok"
     assert samples["broken"].status == "error" and "source image" in samples["broken"].reason
     assert samples["small"].status == "error" and "5 x 64" in samples["small"].reason
+    assert samples["nothing"].status == "error" and "0 x 5 pixels" in samples["nothing"].reason
     assert samples["broken"].image is None
 
 
@@ -232,6 +234,9 @@ def test_numpy_integers_are_seeds_and_levels(folder, integer):
         ({"slots": "many"}, "or 'auto'"),
         ({"steps": 0}, "steps=0"),
         ({"device": "potato"}, "device='potato'"),
+        ({"device": "meta"}, "device='meta'.*does not run on"),
+        ({"device": None}, "device=None"),
+        ({"loras": None}, "give lists of paths"),
         ({"rejection": {"limit": 0.02}}, "rejection"),
         ({"path": None}, "path=None"),
         ({"clip": 5}, "clip=5"),

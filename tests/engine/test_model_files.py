@@ -203,6 +203,8 @@ def test_other_networks_under_a_known_name_are_refused(tmp_path):
     assert_refused(learned, "learned variances")
     classes = tiny_sd(tmp_path / "classes", 1, unet={"class_embed_type": "timestep"})
     assert_refused(classes, "class_embed_type='timestep'")
+    numbered = tiny_sd(tmp_path / "numbered", 1, unet={"num_class_embeds": 5})
+    assert_refused(numbered, "num_class_embeds=5")
     wide = tiny_sd(tmp_path / "wide", 1, unet={"width": 24})
     assert_refused(wide, "text states of width 24, its text encoders make 16")
     base = tiny_sdxl(tmp_path / "base", 1)
