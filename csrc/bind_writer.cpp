@@ -68,7 +68,7 @@ static Owner hold(const py::bytes& data) {
 }
 
 // Keeps the GIL unless there is no room: it takes 3 us, and getting the GIL back among encoding threads more.
-static void append(ShardWriter& writer, std::string_view key, std::string_view extension,
+static uint64_t append(ShardWriter& writer, std::string_view key, std::string_view extension,
                    const py::bytes& image, const py::bytes& json, const py::bytes& row,
                    const py::object& embedding) {
     const Halves vector(embedding);
@@ -77,6 +77,7 @@ static void append(ShardWriter& writer, std::string_view key, std::string_view e
         const py::gil_scoped_release release;
         writer.wait_for_room();
     }
+    return writer.written_bytes();
 }
 
 static py::object place_or_none(const TarPlace& place) {
@@ -140,7 +141,6 @@ void bind_writer(py::module_& module) {
                                [](const ShardWriter& writer) { return writer.rows().embedding_bytes(); })
         .def_property_readonly("samples", &ShardWriter::samples)
         .def_property_readonly("synced_samples", &ShardWriter::synced_samples)
-        .def_property_readonly("written_bytes", &ShardWriter::written_bytes)
         .def_property_readonly("tar_bytes", &ShardWriter::tar_bytes)
         .def_property_readonly("tar_crc", &ShardWriter::tar_crc);
 }

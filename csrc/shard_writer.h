@@ -48,7 +48,7 @@ public:
 
     uint64_t samples() { return behind_.appended().samples; }
     uint64_t synced_samples() { return behind_.synced().samples; }
-    uint64_t written_bytes();  // tar and journal together
+    uint64_t written_bytes();  // what was appended takes, tar and journal together
     const KeptRows& rows() const { return rows_; }  // of every sample, recovered ones too
     // Of a finished shard:
     const std::vector<TarPlace>& places() const { return places_; }

@@ -70,10 +70,11 @@ class ShardWriter:
     def __init__(self, tar: str, journal: str, sync_samples: int = 64, sync_seconds: float = 10.0) -> None: ...
     def append(
         self, key: str, extension: str, image: bytes, json: bytes, row: bytes, embedding: bytes | NDArray
-    ) -> None:
+    ) -> int:
         """Take <key>.<extension> and <key>.json for the tar, row and embedding for the journal. extension "": no image.
 
-        embedding: fp16, or float32 [D], which is rounded to it.
+        embedding: fp16, or float32 [D], which is rounded to it. Returns the bytes of tar and journal, with
+        what is still to be written.
 
         Waits only when 8 MB are unwritten. OSError when an earlier sample could not be written, which has then
         been tried again: this one is not taken, the earlier ones are still to be written. After a failed fsync
@@ -117,10 +118,6 @@ class ShardWriter:
     @property
     def synced_samples(self) -> int:
         """Of them those that survive a power cut."""
-
-    @property
-    def written_bytes(self) -> int:
-        """Tar and journal together, with what is still to be written."""
 
     @property
     def tar_bytes(self) -> int: ...

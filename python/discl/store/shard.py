@@ -61,23 +61,20 @@ class OpenShard:
         return row
 
     @property
-    def written_bytes(self) -> int:
-        """Tar and journal so far: rows without an image fill a shard too."""
-        return self._writer.written_bytes
-
-    @property
     def samples(self) -> int:
         return self._writer.samples
 
     def append(
         self, key: str, row: bytes, tar_row: bytes, image: bytes | None, extension: str, embedding: np.ndarray | None
-    ) -> None:
-        """Take a sample: it is written behind, see _C.ShardWriter. What raises is not taken."""
+    ) -> int:
+        """Take a sample: it is written behind, see _C.ShardWriter. What raises is not taken.
+
+        Returns the bytes of tar and journal so far: rows without an image fill a shard too.
+        """
         vector = b"" if embedding is None else self._checked(key, embedding)
         if image is None:
-            self._writer.append(key, "", b"", b"", row, vector)
-        else:
-            self._writer.append(key, extension, image, tar_row, row, vector)
+            return self._writer.append(key, "", b"", b"", row, vector)
+        return self._writer.append(key, extension, image, tar_row, row, vector)
 
     def _checked(self, key: str, embedding: np.ndarray) -> np.ndarray:
         """fp16 [D], or float32, which becomes that on its way."""

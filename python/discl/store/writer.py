@@ -160,12 +160,12 @@ class StoreWriter:
             raise StoreError(f"sample {key}: {len(image)} bytes of {extension!r}; expected an encoded {FORMATS}")
         shard = self._shard or self._next_shard()
         try:
-            shard.append(key, encoded, in_tar, image, extension, embedding if self.embeddings else None)
+            written = shard.append(key, encoded, in_tar, image, extension, embedding if self.embeddings else None)
         except REFUSALS as error:
             _refuse(f"append sample {key} to {self.root}", error)
         self.keys.add(key)
         age = time.monotonic() - shard.opened
-        if shard.written_bytes >= self.shard_bytes or 0 < self.shard_seconds <= age:
+        if written >= self.shard_bytes or 0 < self.shard_seconds <= age:
             self._seal()
 
     def _next_shard(self) -> OpenShard:
