@@ -113,13 +113,6 @@ static py::tuple place_arrays(const ShardWriter& writer) {
     return py::make_tuple(offset, length, crc);
 }
 
-// Read-only uint8 that keeps the writer alive; good until the next append.
-static py::array_t<uint8_t> kept(const py::object& writer, std::string_view bytes) {
-    py::array_t<uint8_t> out(py::ssize_t(bytes.size()), reinterpret_cast<const uint8_t*>(bytes.data()), writer);
-    py::detail::array_proxy(out.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
-    return out;
-}
-
 static const KeptRows& rows_of(const py::object& writer) { return writer.cast<const ShardWriter&>().rows(); }
 
 void bind_writer(py::module_& module) {
@@ -134,9 +127,8 @@ void bind_writer(py::module_& module) {
         .def("finish", &ShardWriter::finish, unlocked)
         .def("close", &ShardWriter::close, unlocked)
         .def("places", &place_arrays)
-        .def("rows", [](const py::object& writer) { return kept(writer, rows_of(writer).lines()); })
-        .def("embeddings", [](const py::object& writer) { return kept(writer, rows_of(writer).embeddings()); })
-        .def_property_readonly("longest_row", [](const ShardWriter& writer) { return writer.rows().longest(); })
+        .def("rows", [](const py::object& writer) { return lent(writer, rows_of(writer).lines()); })
+        .def("embeddings", [](const py::object& writer) { return lent(writer, rows_of(writer).embeddings()); })
         .def_property_readonly("embedding_bytes",
                                [](const ShardWriter& writer) { return writer.rows().embedding_bytes(); })
         .def_property_readonly("samples", &ShardWriter::samples)

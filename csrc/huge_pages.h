@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdlib>
 #include <new>
+#include <string>
 
 namespace discl {
 
@@ -40,5 +41,7 @@ struct HugePages {
         return false;
     }
 };
+
+using HugeBytes = std::basic_string<char, std::char_traits<char>, HugePages<char>>;
 
 }  // namespace discl

@@ -1,7 +1,6 @@
 // What the sealing of a shard needs of every sample, kept in memory: rows as lines of JSON, embeddings end to end.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
@@ -25,12 +24,10 @@ public:
         if (!embedding.empty()) embeddings_.append(embedding);
         else append_missing();
         lines_.append(row).push_back('\n');
-        longest_ = std::max<uint64_t>(longest_, row.size());
         ++samples_;
     }
 
     std::string_view lines() const { return lines_; }
-    uint64_t longest() const { return longest_; }  // bytes of the longest row
     // fp16, a row of NaN for a sample without; none at all while no sample has one.
     std::string_view embeddings() const { return embeddings_; }
     uint64_t embedding_bytes() const { return width_; }  // of one; 0: no sample has one
@@ -41,10 +38,8 @@ private:
     }
 
     // A shard's come to tens of megabytes, touched once: in small pages most of the time would go into faults.
-    using Bytes = std::basic_string<char, std::char_traits<char>, HugePages<char>>;
-
-    Bytes lines_, embeddings_;
-    uint64_t longest_ = 0, width_ = 0, samples_ = 0;
+    HugeBytes lines_, embeddings_;
+    uint64_t width_ = 0, samples_ = 0;
 };
 
 }  // namespace discl

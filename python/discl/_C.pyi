@@ -59,6 +59,23 @@ def is_plain(row: dict[str, object], kinds: str) -> bool:
     One letter each: s str, i an int of 32 bits, l of 64, f float, b bool, S a list of str; any other: None only.
     """
 
+class IndexColumns:
+    """Columns of an index in Arrow's layout, grown row by row.
+
+    One letter each, as of `is_plain`, and t: a datetime in UTC, kept in microseconds since 1970.
+    """
+
+    def __init__(self, kinds: str) -> None: ...
+    def append(self, row: dict[str, object]) -> None:
+        """The first values of `row`. None, NaN and infinity are null. TypeError or ValueError for what does not fit:
+        the columns are no longer of one length then."""
+
+    def buffers(self, column: int) -> list[NDArray[np.uint8]]:
+        """As pyarrow's Array.from_buffers takes them, offsets of 64 bits; of a list's strings behind its own.
+
+        Good until the next `append`.
+        """
+
 class ShardWriter:
     """An unsealed shard: a growing tar and its journal (csrc/format.h).
 
@@ -93,10 +110,6 @@ class ShardWriter:
 
     def embeddings(self) -> NDArray[np.uint8]:
         """The embeddings end to end, NaN in fp16 for a sample without; empty if none has one. As long as `rows`."""
-
-    @property
-    def longest_row(self) -> int:
-        """Bytes of it."""
 
     @property
     def embedding_bytes(self) -> int:

@@ -44,6 +44,14 @@ def test_rows_are_looked_at_in_order_and_to_the_end():
     assert not _C.is_plain({"a": 1}, "is"), "a column lacks"
 
 
+def test_a_row_that_lacks_columns_or_fits_none_is_refused():
+    with pytest.raises(ValueError, match="lacks columns"):
+        _C.IndexColumns("is").append({"a": 1})
+    for kind, value in [("s", 1), ("i", "1"), ("l", 0.5), ("f", "1"), ("t", "2020-01-01"), ("S", ("a",)), ("S", [1])]:
+        with pytest.raises(TypeError):
+            _C.IndexColumns(kind).append({"a": value})
+
+
 def halves(values: np.ndarray, folder) -> np.ndarray:
     writer = Pair(folder).open()
     writer.append(key(0), "", b"", b"", b"{}", values)
@@ -83,7 +91,7 @@ def test_rows_and_embeddings_are_kept_in_order_and_survive(tmp_path):
     missing = np.full((1, 6), np.nan, np.float16)
     for found in (writer, (writer.close(), pair.open())[1]):
         assert found.rows().tobytes() == b"".join(b"row %d\n" % i for i in range(7))
-        assert (found.longest_row, found.embedding_bytes, found.samples) == (5, 12, 7)
+        assert (found.embedding_bytes, found.samples) == (12, 7)
         stacked = found.embeddings().view(np.float16).reshape(7, 6)
         assert np.array_equal(stacked, np.concatenate([missing, vectors, missing]), equal_nan=True)
 

@@ -1,15 +1,14 @@
-"""The index: one row dict per sample in, JSON for the journal and the tar, and an Arrow table, out."""
+"""The index: its columns, and one row dict per sample in, JSON for the journal and the tar out."""
 
 import datetime
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.json
 
 from discl import _C
 from discl.errors import StoreError
@@ -75,8 +74,9 @@ _KEY = b',"key":'  # the first column behind them
 _STRINGS = pa.list_(pa.string())
 _PLAIN = {pa.string(): str, pa.int64(): int, pa.int32(): int, pa.float32(): float, pa.bool_(): bool}
 _LETTER = {pa.string(): "s", pa.int64(): "l", pa.int32(): "i", pa.float32(): "f", pa.bool_(): "b", _STRINGS: "S"}
-_FIRST = sorted(ROW_SCHEMA, key=lambda field: field.name not in NOT_IN_TAR)  # in a journal's rows
-_LETTERS = "".join(_LETTER.get(field.type, "-") for field in _FIRST)
+JOURNAL_SCHEMA = pa.schema(sorted(ROW_SCHEMA, key=lambda field: field.name not in NOT_IN_TAR))  # a journal's order
+_LETTERS = "".join(_LETTER.get(type, "-") for type in JOURNAL_SCHEMA.types)
+KINDS = _LETTERS.replace("-", "t")  # for _C.IndexColumns
 _CLASSES = [(field.name, _PLAIN.get(field.type, type(None))) for field in ROW_SCHEMA]
 _LIMITS = [(f.name, 1 << f.type.bit_width - 1) for f in ROW_SCHEMA if pa.types.is_integer(f.type)]
 
@@ -95,30 +95,38 @@ def check_user_columns(names: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
+# A row with every column in the journal's order, and its JSON for the journal and for the tar.
+EncodedRow = tuple[dict[str, Any], bytes, bytes]
+
+
 class RowEncoder:
     """Rows of one run as JSON. What a row lacks is null; its run and its time are filled in."""
 
     def __init__(self, user_columns: tuple[str, ...], run_id: str) -> None:
         self.run_id = run_id
-        self._blank: dict[str, Any] = dict.fromkeys((*(field.name for field in _FIRST), *user_columns))
+        self._blank: dict[str, Any] = dict.fromkeys((*JOURNAL_SCHEMA.names, *user_columns))
 
-    def encode(self, row: Mapping[str, Any]) -> tuple[bytes, bytes]:
-        """The row for the journal, every column in it, and for the tar. StoreError for what does not fit the index."""
+    def encode(self, row: Mapping[str, Any]) -> EncodedRow:
+        """StoreError for what does not fit the index."""
         key = check_key(row.get("key"))
         full = {**self._blank, **row}
         if len(full) > len(self._blank):
             unknown = sorted(full.keys() - self._blank.keys())
             raise StoreError(f"sample {key}: unknown columns {unknown}; name them in user_columns")
-        if not _C.is_plain(full, _LETTERS):
-            _check_types(full)
+        fit(full)
         full["run_id"] = full["run_id"] or self.run_id
         full["created_at"] = full["created_at"] or datetime.datetime.now(datetime.timezone.utc)
         encoded = _json(full, key)
-        return encoded, b"{" + encoded[encoded.index(_KEY) + 1 :]  # inside a string its quotes would be escaped
+        return full, encoded, b"{" + encoded[encoded.index(_KEY) + 1 :]  # inside a string its quotes would be escaped
 
 
-def _check_types(row: dict[str, Any]) -> None:
-    """Refuse now what the index could not hold when the shard is sealed, and unwrap what JSON does not know."""
+def fit(row: dict[str, Any]) -> None:
+    """Refuse now what the index could not hold when the shard is sealed, and unwrap what JSON does not know.
+
+    The row's first columns are JOURNAL_SCHEMA's. StoreError for a value that is not of its column's type.
+    """
+    if _C.is_plain(row, _LETTERS):
+        return
     for name, plain in _CLASSES:
         value = row[name]
         if value is not None and value.__class__ is not plain:
@@ -139,10 +147,12 @@ def _checked(row: Mapping[str, Any], name: str) -> Any:
             raise TypeError("Arrow would take a string for a list of letters")
         if isinstance(value, str) and pa.types.is_timestamp(field.type):
             value = _plain(datetime.datetime.fromisoformat(value.replace("Z", "+00:00")))
-        pa.scalar(value, field.type)
+        taken = pa.scalar(value, field.type)
+        if pa.types.is_string(field.type) or (pa.types.is_floating(field.type) and not isinstance(value, bool)):
+            return value
+        return taken.as_py()  # Arrow takes 3.0 for an integer, say: it is one in JSON too
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise StoreError(f"sample {row['key']}: column {name} is {row[name]!r}, not {field.type}: {error}") from error
-    return value
 
 
 def _plain(value: Any) -> Any:
@@ -162,50 +172,11 @@ def _json(row: dict[str, Any], key: str) -> bytes:
         raise StoreError(f"sample {key}: a column does not fit JSON: {error}") from error
 
 
-Places = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-def index_table(
-    lines: np.ndarray, longest: int, user_columns: Iterable[str], shard: int, places: Callable[[], Places]
-) -> pa.Table:
-    """Journal rows and (offset, length, crc32c), -1 where there is no image, in; the index out.
-
-    lines: uint8, JSON with line feeds, of `longest` bytes at most. `places` is called when they are parsed. The columns
-    are SCHEMA's, then the user's.
-    """
-    rows = _parsed(lines, longest)
-    user = list(user_columns)
-    given = [orjson.loads(line) for line in split_lines(lines)] if user else []
-    offset, length, crc = places()
-    values = (np.full(len(rows), shard, np.int32), offset, length, crc)
-    for value, field in zip(values, PLACE_SCHEMA, strict=True):
-        rows = rows.append_column(field, pa.array(value, field.type, mask=offset < 0))
-    rows = rows.select(SCHEMA.names)
-    for name in user:
-        rows = rows.append_column(name, _inferred([row.get(name) for row in given]))
-    return rows
-
-
 def split_lines(lines: np.ndarray) -> list[bytes]:
     """One row each."""
     return lines.tobytes().split(b"\n")[:-1]
 
 
-def _parsed(lines: np.ndarray, longest: int) -> pa.Table:
-    """ROW_SCHEMA's columns. Arrow's parser leaves the GIL to the thread that appends to the next shard."""
-    block = max(1 << 20, 2 * longest)  # a row must fit in a block
-    how = pyarrow.json.ParseOptions(explicit_schema=ROW_SCHEMA, unexpected_field_behavior="ignore")
-    read = pyarrow.json.ReadOptions(use_threads=False, block_size=block)
-    return pyarrow.json.read_json(pa.BufferReader(pa.py_buffer(lines)), read, how).combine_chunks()
-
-
 def user_columns_of(row: Mapping[str, Any]) -> list[str]:
     """The columns of a journal row that are not ROW_SCHEMA's."""
     return [name for name in row if name not in _OWN]
-
-
-def _inferred(values: list[Any]) -> pa.Array:
-    try:
-        return pa.array(values)
-    except (pa.ArrowException, OverflowError):  # kinds are mixed
-        return pa.array([None if value is None else str(value) for value in values], pa.string())

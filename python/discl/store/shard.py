@@ -23,8 +23,9 @@ from discl import _C
 from discl.atomic import fsync_folder, write_atomic
 from discl.errors import StoreError
 from discl.store import history, manifest
-from discl.store.columns import check_key, index_table, split_lines, user_columns_of
+from discl.store.columns import EncodedRow, check_key, split_lines, user_columns_of
 from discl.store.embeddings import npy_file
+from discl.store.unsealed_index import UnsealedIndex
 
 
 class OpenShard:
@@ -44,8 +45,16 @@ class OpenShard:
         self.user_columns = dict.fromkeys(user_columns)
         if self.samples:  # a new shard's names become durable with its first samples
             fsync_folder(self._sealed.parent)
+        self._index = UnsealedIndex()
         for row in self.rows():
             self.user_columns |= dict.fromkeys(user_columns_of(row))
+            self._recover(row)
+
+    def _recover(self, row: dict[str, Any]) -> None:
+        try:
+            self._index.recover(row)
+        except StoreError as error:
+            raise RuntimeError(f"{self._journal}: a record is no row of an index: {error}") from error
 
     def rows(self) -> Iterator[dict]:
         """Every row so far, in the order of appending."""
@@ -64,17 +73,19 @@ class OpenShard:
     def samples(self) -> int:
         return self._writer.samples
 
-    def append(
-        self, key: str, row: bytes, tar_row: bytes, image: bytes | None, extension: str, embedding: np.ndarray | None
-    ) -> int:
+    def append(self, row: EncodedRow, image: bytes | None, extension: str, embedding: np.ndarray | None) -> int:
         """Take a sample: it is written behind, see _C.ShardWriter. What raises is not taken.
 
         Returns the bytes of tar and journal so far: rows without an image fill a shard too.
         """
+        values, journalled, in_tar = row
+        key = values["key"]
         vector = b"" if embedding is None else self._checked(key, embedding)
         if image is None:
-            return self._writer.append(key, "", b"", b"", row, vector)
-        return self._writer.append(key, extension, image, tar_row, row, vector)
+            extension, image, in_tar = "", b"", b""
+        written = self._writer.append(key, extension, image, in_tar, journalled, vector)
+        self._index.append(values)
+        return written
 
     def _checked(self, key: str, embedding: np.ndarray) -> np.ndarray:
         """fp16 [D], or float32, which becomes that on its way."""
@@ -108,14 +119,13 @@ class OpenShard:
         self._writer.close()
 
     def _publish(self, run_id: str) -> None:
-        """The tar becomes durable, rows are parsed and embeddings are written side by side."""
+        """The tar becomes durable while the embeddings are written."""
         number, writer = self.number, self._writer
         index, vectors = manifest.index_path(number), manifest.embeddings_path(number)
-        with ThreadPoolExecutor(2, "seal") as beside:
-            finished = beside.submit(writer.finish)
+        with ThreadPoolExecutor(1, "seal") as beside:
             embeddings = beside.submit(self._write_embeddings) if writer.embedding_bytes else None
-            places = lambda: (finished.result(), writer.places())[1]  # noqa: E731
-            table = index_table(writer.rows(), writer.longest_row, self.user_columns, number, places)
+            writer.finish()
+            table = self._index.table(number, writer.places(), self._user_values())
             files = {index: _written(self.root / index, parquet(table))}
         if embeddings:
             files[vectors] = embeddings.result()
@@ -124,6 +134,11 @@ class OpenShard:
         files = {manifest.shard_path(number): manifest.tar_entry(writer.tar_bytes, writer.tar_crc), **files}
         images = table.num_rows - table["shard"].null_count
         manifest.publish(self.root, number, table.num_rows, images, run_id, files)
+
+    def _user_values(self) -> dict[str, list[Any]]:
+        """The user's columns, as JSON has them."""
+        rows = list(self.rows()) if self.user_columns else []
+        return {name: [row.get(name) for row in rows] for name in self.user_columns}
 
     def _write_embeddings(self) -> dict[str, Any]:
         stacked = self._writer.embeddings().reshape(self.samples, -1)

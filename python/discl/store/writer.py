@@ -152,7 +152,7 @@ class StoreWriter:
         embedding: float [D], kept as fp16, or None.
         """
         self._lock.check()
-        encoded, in_tar = self._rows.encode(row)
+        encoded = self._rows.encode(row)
         key = row["key"]
         if key in self.keys:
             raise StoreError(f"sample {key} is in the store already; skip the keys in StoreWriter.keys")
@@ -160,7 +160,7 @@ class StoreWriter:
             raise StoreError(f"sample {key}: {len(image)} bytes of {extension!r}; expected an encoded {FORMATS}")
         shard = self._shard or self._next_shard()
         try:
-            written = shard.append(key, encoded, in_tar, image, extension, embedding if self.embeddings else None)
+            written = shard.append(encoded, image, extension, embedding if self.embeddings else None)
         except REFUSALS as error:
             _refuse(f"append sample {key} to {self.root}", error)
         self.keys.add(key)
