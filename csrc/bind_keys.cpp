@@ -6,17 +6,16 @@
 
 namespace discl {
 
-static bool is_key(std::string_view hex) {
-    return hex.size() == 32 && hex.find_first_not_of("0123456789abcdef") == hex.npos;
+static Key key_of(std::string_view hex) {
+    Key key;
+    if (!parse_key(hex, key))
+        throw std::invalid_argument("'" + std::string(hex) + "' is not 32 lowercase hex characters");
+    return key;
 }
 
-static Key parse_key(std::string_view hex) {
-    if (!is_key(hex))
-        throw std::invalid_argument("'" + std::string(hex) + "' is not 32 lowercase hex characters");
-    Key key{};
-    for (size_t i = 0; i < 32; ++i)
-        key[i / 16] = key[i / 16] << 4 | uint64_t(hex[i] <= '9' ? hex[i] - '0' : hex[i] - 'a' + 10);
-    return key;
+static bool contains(const KeyTable& table, std::string_view hex) {
+    Key key;
+    return parse_key(hex, key) && table.find(key) != KeyTable::none;
 }
 
 static std::string hex_of(const Key& key) {
@@ -37,7 +36,7 @@ static uint64_t add_keys(KeyTable& table, const py::buffer& keys) {
     const py::gil_scoped_release release;
     const uint64_t before = table.size();
     table.reserve(before + hex.size() / 32);
-    for (size_t at = 0; at < hex.size(); at += 32) table.add(parse_key(hex.substr(at, 32)));
+    for (size_t at = 0; at < hex.size(); at += 32) table.add(key_of(hex.substr(at, 32)));
     return table.size() - before;
 }
 
@@ -47,7 +46,7 @@ static py::array_t<int64_t> find_keys(const KeyTable& table, const py::buffer& k
     py::array_t<int64_t> numbers(py::ssize_t(hex.size() / 32));
     int64_t* out = numbers.mutable_data();
     const py::gil_scoped_release release;
-    for (size_t at = 0; at < hex.size(); at += 32) *out++ = int64_t(table.find(parse_key(hex.substr(at, 32))));
+    for (size_t at = 0; at < hex.size(); at += 32) *out++ = int64_t(table.find(key_of(hex.substr(at, 32))));
     return numbers;
 }
 
@@ -59,11 +58,10 @@ static std::string key_at(const KeyTable& table, uint64_t number) {
 void bind_keys(py::module_& module) {
     py::class_<KeyTable>(module, "KeyTable")
         .def(py::init<>())
-        .def("add", [](KeyTable& table, std::string_view key) { return table.add(parse_key(key)); }, py::arg("key"))
+        .def("add", [](KeyTable& table, std::string_view key) { return table.add(key_of(key)); }, py::arg("key"))
         .def("add_all", &add_keys, py::arg("keys"))
         .def("find_all", &find_keys, py::arg("keys"))
-        .def("__contains__",
-             [](const KeyTable& table, std::string_view key) { return is_key(key) && table.find(parse_key(key)) != KeyTable::none; })
+        .def("__contains__", &contains)
         .def("__getitem__", &key_at)
         .def("__len__", &KeyTable::size);
 }

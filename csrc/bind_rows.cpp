@@ -7,6 +7,7 @@
 
 #include "bind.h"
 #include "index_columns.h"
+#include "key_table.h"
 
 namespace discl {
 
@@ -24,7 +25,14 @@ static bool is_list_of_strings(PyObject* value) {
     return true;
 }
 
+static bool is_key(PyObject* value) {
+    Key key;
+    return PyUnicode_CheckExact(value) && PyUnicode_IS_COMPACT_ASCII(value) &&
+           parse_key({reinterpret_cast<const char*>(PyUnicode_1BYTE_DATA(value)), size_t(PyUnicode_GET_LENGTH(value))}, key);
+}
+
 static bool is_of(char kind, PyObject* value) {
+    if (kind == 'k') return is_key(value);
     if (value == Py_None) return true;
     switch (kind) {
         case 's': return PyUnicode_CheckExact(value);

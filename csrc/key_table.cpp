@@ -6,6 +6,21 @@ namespace discl {
 
 __extension__ typedef unsigned __int128 uint128_t;
 
+static int digit_of(char hex) {
+    return hex >= '0' && hex <= '9' ? hex - '0' : hex >= 'a' && hex <= 'f' ? hex - 'a' + 10 : -1;
+}
+
+bool parse_key(std::string_view hex, Key& key) {
+    if (hex.size() != 32) return false;
+    int all = 0;  // negative once a digit is none
+    for (size_t i = 0; i < 32; ++i) {
+        const int digit = digit_of(hex[i]);
+        all |= digit;
+        key[i / 16] = key[i / 16] << 4 | uint64_t(digit & 15);
+    }
+    return all >= 0;
+}
+
 // Uniform in [0, slots) also for keys that are no digests (counters in tests, say).
 static uint64_t hash(const Key& key, uint64_t slots) {
     uint64_t word = (key[0] ^ (key[1] * 0x9E3779B97F4A7C15)) * 0xBF58476D1CE4E5B9;

@@ -6,11 +6,14 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <string_view>
 #include <vector>
 
 namespace discl {
 
 using Key = std::array<uint64_t, 2>;
+
+bool parse_key(std::string_view hex, Key& key);  // false unless it is 32 lowercase hex characters
 
 class KeyTable {
 public:

@@ -56,13 +56,14 @@ def crc32c_table(data: bytes | bytearray | memoryview, crc: int = 0) -> int:
 def is_plain(row: dict[str, object], kinds: str) -> bool:
     """Whether the first values of `row` are None or exactly of these kinds.
 
-    One letter each: s str, i an int of 32 bits, l of 64, f float, b bool, S a list of str; any other: None only.
+    One letter each: s str, i an int of 32 bits, l of 64, f float, b bool, S a list of str; k a key, not None; any
+    other: None only.
     """
 
 class IndexColumns:
     """Columns of an index in Arrow's layout, grown row by row.
 
-    One letter each, as of `is_plain`, and t: a datetime in UTC, kept in microseconds since 1970.
+    One letter each, as of `is_plain` but k, and t: a datetime in UTC, kept in microseconds since 1970.
     """
 
     def __init__(self, kinds: str) -> None: ...

@@ -44,6 +44,12 @@ def test_rows_are_looked_at_in_order_and_to_the_end():
     assert not _C.is_plain({"a": 1}, "is"), "a column lacks"
 
 
+@pytest.mark.parametrize("value", [None, "", "0" * 31, "0" * 33, "A" * 32, "g" * 32, "é" * 32, "é" * 16, b"0" * 32, 0])
+def test_a_key_is_looked_at_letter_by_letter(value):
+    assert _C.is_plain({"x": "0123456789abcdef" * 2}, "k")
+    assert not _C.is_plain({"x": value}, "k")
+
+
 def test_a_row_that_lacks_columns_or_fits_none_is_refused():
     with pytest.raises(ValueError, match="lacks columns"):
         _C.IndexColumns("is").append({"a": 1})

@@ -75,8 +75,8 @@ _STRINGS = pa.list_(pa.string())
 _PLAIN = {pa.string(): str, pa.int64(): int, pa.int32(): int, pa.float32(): float, pa.bool_(): bool}
 _LETTER = {pa.string(): "s", pa.int64(): "l", pa.int32(): "i", pa.float32(): "f", pa.bool_(): "b", _STRINGS: "S"}
 JOURNAL_SCHEMA = pa.schema(sorted(ROW_SCHEMA, key=lambda field: field.name not in NOT_IN_TAR))  # a journal's order
-_LETTERS = "".join(_LETTER.get(type, "-") for type in JOURNAL_SCHEMA.types)
-KINDS = _LETTERS.replace("-", "t")  # for _C.IndexColumns
+KINDS = "".join(_LETTER.get(type, "t") for type in JOURNAL_SCHEMA.types)  # for _C.IndexColumns
+_LETTERS = "".join("k" if f.name == "key" else _LETTER.get(f.type, "-") for f in JOURNAL_SCHEMA)
 _CLASSES = [(field.name, _PLAIN.get(field.type, type(None))) for field in ROW_SCHEMA]
 _LIMITS = [(f.name, 1 << f.type.bit_width - 1) for f in ROW_SCHEMA if pa.types.is_integer(f.type)]
 
@@ -108,15 +108,14 @@ class RowEncoder:
 
     def encode(self, row: Mapping[str, Any]) -> EncodedRow:
         """StoreError for what does not fit the index."""
-        key = check_key(row.get("key"))
         full = {**self._blank, **row}
         if len(full) > len(self._blank):
             unknown = sorted(full.keys() - self._blank.keys())
-            raise StoreError(f"sample {key}: unknown columns {unknown}; name them in user_columns")
+            raise StoreError(f"sample {full['key']}: unknown columns {unknown}; name them in user_columns")
         fit(full)
         full["run_id"] = full["run_id"] or self.run_id
         full["created_at"] = full["created_at"] or datetime.datetime.now(datetime.timezone.utc)
-        encoded = _json(full, key)
+        encoded = _json(full)
         return full, encoded, b"{" + encoded[encoded.index(_KEY) + 1 :]  # inside a string its quotes would be escaped
 
 
@@ -127,6 +126,7 @@ def fit(row: dict[str, Any]) -> None:
     """
     if _C.is_plain(row, _LETTERS):
         return
+    check_key(row["key"])
     for name, plain in _CLASSES:
         value = row[name]
         if value is not None and value.__class__ is not plain:
@@ -164,12 +164,12 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _json(row: dict[str, Any], key: str) -> bytes:
+def _json(row: dict[str, Any]) -> bytes:
     """NaN and infinity are null."""
     try:
         return orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY)
     except (TypeError, ValueError) as error:
-        raise StoreError(f"sample {key}: a column does not fit JSON: {error}") from error
+        raise StoreError(f"sample {row['key']}: a column does not fit JSON: {error}") from error
 
 
 def split_lines(lines: np.ndarray) -> list[bytes]:
