@@ -3,6 +3,7 @@
 #   sbatch docs/deploy/slurm-ray.sh run.toml
 #SBATCH --job-name=discl-ray
 #SBATCH --nodes=4
+#SBATCH --exclusive
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=8
 #SBATCH --time=12:00:00
@@ -17,4 +18,4 @@ srun --nodes=$((SLURM_NNODES - 1)) --ntasks=$((SLURM_NNODES - 1)) --exclude="$he
 discl generate "$config" --ray "$head:6379" --actors 1-32 &
 run=$!
 trap 'kill -TERM "$run"' TERM
-wait "$run"
+wait "$run" || wait "$run" # the signal ends the first one, and sealing takes a while
