@@ -65,10 +65,15 @@ def describe(event: Event) -> str:
     if event.get("accepted") is not None:
         parts.append(f"{100 * event['accepted']:.0f} % accepted")
     if event.get("usd") is not None:
-        parts.append(f"${event['usd']:.2f}")
+        parts.append(dollars(event["usd"]))
     if event.get("bottleneck") is not None:
         parts.append(f"bottleneck {event['bottleneck']}, {100 * event['input_wait']:.0f} % input wait")
     return ", ".join(parts)
+
+
+def dollars(usd: float) -> str:
+    """With cents; parts of them below ten."""
+    return f"${usd:,.2f}" if not 0 < usd < 0.1 else f"${usd:.4f}"
 
 
 def duration(seconds: float) -> str:

@@ -15,7 +15,7 @@ from discl.planning.history import made, measured, runs_of, seconds_of
 from discl.planning.rates import Rates, assumed
 from discl.planning.rows import of_rows
 from discl.planning.work import Flops, flops_of
-from discl.progress import OnEvent
+from discl.progress import OnEvent, dollars
 from discl.sizes import made_size
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _estimate_lines(config: RunConfig, cost: Estimate, rates: Rates) -> list[str
     if cost.waste:
         facts["preemption"] = f"{cost.waste:.2%} lost at a mean life of {config.budget.preemption_hours:g} hours"
     if cost.usd is not None:
-        facts["cost"] = f"${cost.usd:,.2f}" + _per_million(cost)
+        facts["cost"] = dollars(cost.usd) + _per_million(cost)
     return ["", *(f"{name:18}{value}" for name, value in facts.items()), "", *_table(rows)]
 
 
@@ -133,7 +133,7 @@ def _budget_lines(config: RunConfig, plan: Plan, rates: Rates) -> list[str]:
     budget = config.budget
     if not budget.usd and not budget.hours:
         return []
-    limits = [f"${budget.usd:,.2f}"] if budget.usd else []
+    limits = [dollars(budget.usd)] if budget.usd else []
     limits += [f"{budget.hours:g} hours on {budget.workers} workers"] if budget.hours else []
     found = choose(plan, rates, budget)
     if found is None:

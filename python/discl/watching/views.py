@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from importlib.resources import files
 
-from discl.progress import duration
+from discl.progress import dollars, duration
 from discl.report.html import Markup, headings, scroller, section, tag
 from discl.watching.state import State
 
@@ -29,7 +29,7 @@ def facts(state: State) -> dict[str, str]:
         if progress.get("eta_s") is not None and state.live:
             found["left"] = duration(progress["eta_s"])
         if progress.get("usd") is not None:
-            found["cost so far"] = f"${progress['usd']:.2f}"
+            found["cost so far"] = dollars(progress["usd"])
     return found
 
 
