@@ -27,6 +27,8 @@ from discl.store.columns import EncodedRow, check_key, split_lines, user_columns
 from discl.store.embeddings import npy_file
 from discl.store.unsealed_index import UnsealedIndex
 
+FLOAT32 = np.dtype(np.float32)
+
 
 class OpenShard:
     """Number `number` of the store at `root`, made or recovered."""
@@ -89,14 +91,14 @@ class OpenShard:
 
     def _checked(self, key: str, embedding: np.ndarray) -> np.ndarray:
         """fp16 [D], or float32, which becomes that on its way."""
-        vector, width = np.asarray(embedding), self._writer.embedding_bytes // 2
-        if vector.dtype != np.float32:
+        vector, width = np.asarray(embedding, order="C"), self._writer.embedding_bytes // 2
+        if vector.dtype != FLOAT32:
             vector = vector.astype(np.float16)
         if vector.ndim != 1 or not vector.size or width not in (0, vector.size):
             raise StoreError(
                 f"sample {key}: embedding of shape {list(vector.shape)}, expected [{width or 'any'}] as before"
             )
-        return np.ascontiguousarray(vector)
+        return vector
 
     def flush(self) -> None:
         """Return when everything appended survives a power cut."""
