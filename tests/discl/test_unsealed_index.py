@@ -3,6 +3,7 @@
 import datetime
 import random
 import string
+from pathlib import Path
 
 import numpy as np
 import orjson
@@ -10,6 +11,8 @@ import pyarrow as pa
 import pyarrow.json
 import pytest
 
+from discl import _C
+from discl.errors import StoreError
 from discl.store import Store, StoreWriter
 from discl.store.columns import ROW_SCHEMA, SCHEMA, RowEncoder
 from discl.store.unsealed_index import UnsealedIndex
@@ -88,3 +91,29 @@ def test_what_arrow_takes_for_a_columns_type_can_be_sealed(tmp_path, column, giv
     with StoreWriter(tmp_path / "s", "run", shard_bytes=1 << 20) as writer:
         writer.append({"key": key(0), column: given}, b"image", "png", None)
     assert Store(tmp_path / "s").table[column].to_pylist() == [expected]
+
+
+def leave_journal(store: Path, row: dict) -> None:
+    """An unsealed shard with one sample, whatever its row."""
+    (store / "shards").mkdir()
+    writer = _C.ShardWriter(str(store / "shards/000000.tar.tmp"), str(store / "shards/000000.journal"))
+    writer.append(row["key"], "png", b"image", b"{}", orjson.dumps(row), b"")
+    writer.close()
+
+
+def test_a_journal_that_holds_such_values_is_recovered_and_sealed(tmp_path):
+    """Earlier versions journalled them and could not seal the shard."""
+    row = {"key": key(0), "class_id": 3.0, "text_score": True, "created_at": 1_577_836_800_000_000, "place": "Graz"}
+    leave_journal(tmp_path, row)
+    with StoreWriter(tmp_path, "run", shard_bytes=1 << 20):
+        pass
+    (found,) = Store(tmp_path).table.to_pylist()
+    made = datetime.datetime(2020, 1, 1, tzinfo=UTC)
+    expected = row | {"class_id": 3, "text_score": 1.0, "created_at": made, "status": None}
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_a_journal_whose_values_fit_no_column_is_refused_by_name(tmp_path):
+    leave_journal(tmp_path, {"key": key(0), "class_id": "three"})
+    with pytest.raises(StoreError, match=r"journal: a record is no row of an index: .* class_id is 'three'"):
+        StoreWriter(tmp_path, "run", shard_bytes=1 << 20).__enter__()
