@@ -55,6 +55,16 @@ def test_imagenet_lt_by_its_lists_alone(imagenet_lists, capsys):
     assert "65, the first 60 with levels" in text
 
 
+def test_sentences_that_are_not_written_yet_do_not_hide_the_counts(imagenet_lists, tmp_path, capsys):
+    where = [f"data.root={imagenet_lists}", f"spectrum.prompts={tmp_path / 'later.json'}", "spectrum.retries=0"]
+    text = planned(capsys, "imagenet-lt-prompts", *where)
+    assert "images            52,576" in text and "310 of 128" in text
+    assert f"prompts           {tmp_path / 'later.json'} is not there yet: `discl prompts` writes it" in text
+    (tmp_path / "later.json").write_text('{"griffin": ["a griffin in the mist"]}')
+    assert main(["plan", "imagenet-lt-prompts", *(word for one in where for word in ("--set", one))]) == 2
+    assert "'griffin' is not in the data" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("scale", "tail"), [(1, 3286), (2, 4929), (3, 6572), (4, 8215), (5, 9858)])
 def test_the_scale_ablation_holds_the_share(imagenet_lists, capsys, scale, tail):
     text = planned(capsys, f"imagenet-lt-scale-{scale}", f"data.root={imagenet_lists}")

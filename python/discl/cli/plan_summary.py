@@ -31,9 +31,9 @@ class Planned:
     """A config's plan, made without loading weights into memory or making an image.
 
     Where no training image is there (`listed`), all is counted from the lists alone; so it is where the training that
-    tells the hard ones has yet to run and `hard.limit` says how many they will be (`awaited`). against: a store to
-    compare with instead of the config's own. probe: make the spectra of about so many sources beside the store to
-    measure with.
+    tells the hard ones has yet to run and `hard.limit` says how many they will be (`awaited`); the file of sentences
+    may lack then (`unwritten`). against: a store to compare with instead of the config's own. probe: make the spectra
+    of about so many sources beside the store to measure with.
     """
 
     def __init__(self, config: RunConfig, against: str = "", probe: int = 0, on_event: OnEvent = ignore):
@@ -47,6 +47,10 @@ class Planned:
             table.packed or any(os.path.exists(table.source(row)) for row in table.rows("train"))
         )
         self.table = table if self.listed else checked(table, config.data.max_bad_share)
+        self.unwritten = config.spectrum.prompts if self.listed and not Path(config.spectrum.prompts).exists() else ""
+        if self.unwritten:  # no text is in a count
+            unsaid = {"prompts": "", "prompt": ""}
+            config = config.model_copy(update={"spectrum": config.spectrum.model_copy(update=unsaid)})
         self.rows = select_hard(config.hard, self.table)
         recipe, files = recipe_of(config, ""), None
         if against or probe:
@@ -116,6 +120,8 @@ class Planned:
             del facts["attempts"]
         if self.config.score is None:
             del facts["CLIP images"]
+        if self.unwritten:
+            facts["prompts"] = f"{self.unwritten} is not there yet: `discl prompts` writes it"
         if self.config.spectrum.fill != "none":
             wanted, seeds = self.config.spectrum.fill, self.config.spectrum.fill_seeds
             facts["fill"] = (

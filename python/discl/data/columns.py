@@ -43,7 +43,7 @@ class Columns:
         """Raises DataError where a column is missing (the file has changed, or is another one), or all rows."""
         missing = [name for name in names if name not in self.values]
         if missing:
-            header = " ".join(", ".join(self.values).split())[:200]
+            header = " ".join(", ".join(filter(None, self.values)).split())[:200]
             raise DataError(
                 f"{self.file}, row 1: no column {missing[0]!r}; its columns are {header or 'none'}: "
                 f"name the column {missing[0]!r} in the header, or give the file that this kind of data comes with"
