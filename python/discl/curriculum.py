@@ -140,7 +140,7 @@ class Curriculum:
         """Images per epoch: the same for every epoch and policy."""
         if self.fill == "union":
             return self.dataset.n_real + self.lost_rest + self.lost_tail
-        if self.fill in TARGETS and self.config.policy != NATURAL:
+        if self.fill in TARGETS:
             return self.rest + int(self.targets.sum())
         return self.mix.nontail + self.mix.tail
 

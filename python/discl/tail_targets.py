@@ -5,6 +5,7 @@ tail), which real and synthetic images then make up. "share" and "union" are abo
 curriculum.py's own.
 """
 
+from fractions import Fraction
 from math import ceil, isqrt
 
 import numpy as np
@@ -23,7 +24,8 @@ def square_root(curriculum) -> np.ndarray:
 
 def capped(curriculum) -> np.ndarray:
     """(1 + synthetic_scale) times the class's own, but no more than `fill_cap` together."""
-    grown = [ceil(own * (1 + curriculum.config.synthetic_scale)) for own in _own(curriculum)]
+    scale = 1 + Fraction(repr(curriculum.config.synthetic_scale))  # exact: ceil(10 * 1.1) is 12
+    grown = [ceil(int(own) * scale) for own in _own(curriculum)]
     return _at_least_real(curriculum, np.minimum(grown, curriculum.config.fill_cap))
 
 

@@ -96,6 +96,28 @@ def test_targets_by_class(fill, seed):
         assert sampler.class_counts(epoch) == pytest.approx(counts)
 
 
+def test_a_cap_is_counted_exactly():
+    """10 images and a tenth more are 11, though 10 * 1.1 is above it."""
+    labels = np.repeat([0, 1], [40, 10])
+    data = SimpleNamespace(
+        n_real=50, class_names=("rest", "tail"), labels=labels, levels=np.full(50, 100), tail=labels == 1,
+        is_synth=np.zeros(50, bool),
+    )  # fmt: skip
+    given = config("real-only", fill="capped", fill_cap=99, synthetic_scale=0.1)
+    assert Curriculum(data, given, 0).targets.tolist() == [0, 11]
+
+
+@pytest.mark.parametrize("fill", ["share", "union", "balanced", "sqrt", "capped"])
+def test_every_policy_is_compared_at_equal_steps(fill):
+    data = random_dataset(3)
+    drawn_by = {
+        policy: len(drawn(data, policy, epoch, fill=fill, fill_cap=17)[1])
+        for policy in (*POLICIES, "none")
+        for epoch in (0, 6)
+    }
+    assert len(set(drawn_by.values())) == 1, drawn_by
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_the_union_is_drawn_in_proportion(seed):
     """As many images as there are real ones, each part as large as its share of the union."""
