@@ -72,6 +72,15 @@ def test_a_wrong_address_is_one_line(tmp_path, tiny_models, capfd, address):
     assert main(["generate", str(file), "--ray", address]) == 2
     (line,) = (line for line in capfd.readouterr().err.splitlines() if line.startswith("discl: "))
     assert line.startswith(f"discl: --ray {address}: ")
+    assert not (tmp_path / "store").exists(), "known before anything is planned"
+
+
+@pytest.mark.parametrize("flag", ["--actors", "--cores"])
+def test_flags_of_actors_without_ray_are_refused(tmp_path, tiny_models, capfd, flag):
+    file = make_project(tmp_path, tiny_models)
+    for command in (["generate", str(file)], ["score", str(tmp_path / "data")]):
+        assert main([*command, flag, "2"]) == 2
+        assert f"{flag} without --ray" in capfd.readouterr().err
 
 
 def test_a_signal_seals_and_the_same_command_goes_on(tmp_path, tiny_models):

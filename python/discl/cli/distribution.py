@@ -35,7 +35,7 @@ def add_cluster(command: argparse.ArgumentParser) -> None:
         help="on a Ray cluster (auto, HOST:PORT or ray://HOST:PORT); without an address on one that it starts here",
     )  # fmt: skip
     command.add_argument(
-        "--actors", metavar="LEAST-MOST", type=_span, default=(1, None),
+        "--actors", metavar="LEAST-MOST", type=_span,
         help="Ray actors, such as 4 or 2-32 (default: as many as the cluster has room for)",
     )  # fmt: skip
     command.add_argument(
@@ -53,9 +53,14 @@ def _span(text: str) -> tuple[int, int]:
 
 
 def cluster_of(args: argparse.Namespace) -> "Cluster | None":
-    """None without --ray."""
+    """None without --ray. ConfigError for actors or cores without it, and for a cluster that cannot be reached."""
     if args.ray is None:
+        given = [name for name in ("actors", "cores") if getattr(args, name) is not None]
+        if given:
+            raise ConfigError(f"--{given[0]} without --ray: actors are Ray's; add --ray, or leave it out")
         return None
-    from discl.cluster.connection import Cluster
+    from discl.cluster.connection import Cluster, check_reachable
 
-    return Cluster(args.ray or None, args.actors, args.cores)
+    cluster = Cluster(args.ray or None, args.actors or (1, None), args.cores)
+    check_reachable(cluster)
+    return cluster

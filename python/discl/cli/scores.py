@@ -22,6 +22,7 @@ def score(args: argparse.Namespace, stop: Stop) -> None:
 
     if args.batch < 1:
         raise ConfigError(f"--batch {args.batch}: give 1 or more")
+    cluster = cluster_of(args)
     target = as_folder(args.target)
     of_store = (target / "manifest").is_dir()
     judge = _judge_of(target) if of_store else DEFAULT
@@ -42,9 +43,9 @@ def score(args: argparse.Namespace, stop: Stop) -> None:
     )
     with progress(stop) as on_event:
         if of_store:
-            folder = score_store(target, request, on_event, cluster_of(args))
+            folder = score_store(target, request, on_event, cluster)
         else:
-            if args.ray is not None:
+            if cluster:
                 raise ConfigError(f"--ray scores stores, and {target} is none: `discl store import` it first")
             out = args.out or f"{args.target.rstrip('/')}-scores"
             folder = score_images(target, args.kind or _kind(target), out, request, on_event)

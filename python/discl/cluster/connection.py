@@ -1,10 +1,12 @@
 """A Ray cluster, here or elsewhere: how to reach it, how many workers it has room for."""
 
+import importlib.util
 import logging
 import math
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,21 +56,27 @@ def threads() -> int:
 @contextmanager
 def connected(cluster: Cluster) -> Iterator[Any]:
     """Ray, connected for the time of the block. ConfigError where it is missing or cannot be reached."""
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError("--ray needs Ray: pip install 'discl[ray]'") from error
+    check_reachable(cluster)
+    import ray
+
     if ray.is_initialized():  # the caller's own
         yield ray
         return
     with _own_handlers():
-        _check_address(cluster.address)
         _init(ray, cluster)
     try:
         yield ray
     finally:
         with _own_handlers():
             ray.shutdown()
+
+
+def check_reachable(cluster: Cluster) -> None:
+    """ConfigError where Ray is missing, or nothing answers at the address: known before a large plan is made."""
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigError("--ray needs Ray: pip install 'discl[ray]'")
+    if "ray" not in sys.modules or not sys.modules["ray"].is_initialized():
+        _check_address(cluster.address)
 
 
 def _init(ray, cluster: Cluster) -> None:
