@@ -15,6 +15,7 @@ from typing import Any
 import open_clip
 import torch
 
+from discl.engine.loading import one_at_a_time
 from discl.errors import ModelError, nearest
 
 CONFIG = "open_clip_config.json"
@@ -36,6 +37,7 @@ class ClipCheckpoint:
     digest: str
 
 
+@one_at_a_time
 def load_clip(name: str) -> ClipCheckpoint:
     """Loads "architecture:published-tag", "architecture:weights-file", "hf-hub:org/name" or a folder.
 

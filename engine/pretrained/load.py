@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from discl.engine.loading import one_at_a_time
 from discl.engine.pretrained.checks import check_parts
 from discl.engine.pretrained.digest import combined, model_digest
 from discl.engine.pretrained.embeddings import add_embeddings, embedding_digest
@@ -19,6 +20,7 @@ from discl.engine.reproducible import make_rowwise
 from discl.errors import ModelError
 
 
+@one_at_a_time
 def load_model(
     path: str | Path,
     device: torch.device,

@@ -1,6 +1,8 @@
 """What the engine does with odd requests, broken models and its own counters."""
 
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -167,6 +169,24 @@ def test_one_run_at_a_time(folder):
             next(engine.run([request()]))
         first.close()
         assert [s.status for s in engine.run([request()])] == ["ok"]
+
+
+def test_engines_made_in_threads_are_whole_and_leave_torch_as_it_was(folder, tmp_path):
+    clip, build = str(tiny_clip(tmp_path / "clip")), torch.nn.Module.register_parameter
+    start = threading.Barrier(4)
+
+    def made(_) -> tuple[np.ndarray, float]:
+        start.wait()
+        with Engine.from_pretrained(folder, clip=clip, steps=4, slots=1) as engine:
+            (sample,) = engine.run([request()])
+        return sample.image, sample.text_score
+
+    with ThreadPoolExecutor(4) as pool:
+        (image, score), *others = pool.map(made, range(4))
+    for other, its_score in others:
+        np.testing.assert_array_equal(other, image)
+        assert its_score == score
+    assert torch.nn.Module.register_parameter is build
 
 
 @pytest.mark.parametrize(
