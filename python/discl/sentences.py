@@ -62,8 +62,10 @@ def write_sentences(
 
     The file is written after every class, so nothing that was asked for is lost. A writer's numbering ("1. ") and blank
     lines are dropped; one that gives too few, too short or repeated sentences is asked again, three times in all.
-    Raises ConfigError then, and for a file of another form.
+    Raises ConfigError then, for a file of another form and for a count below 1.
     """
+    if count < 1:
+        raise ConfigError(f"{count} sentences per class are none; ask for at least 1")
     file = Path(file)
     table = read_table(file, f"spectrum.prompts = {file}") if file.exists() else {}
     for name in class_names:

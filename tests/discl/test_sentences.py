@@ -68,3 +68,10 @@ def test_on_the_command_line(tmp_path, capsys):
         ("seven", "eight", "nine"), 3
     )
     assert str(out) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("count", [0, -3])
+def test_no_sentences_are_no_file(tmp_path, count):
+    with pytest.raises(ConfigError, match=f"{count} sentences per class are none; ask for at least 1"):
+        write_sentences(tmp_path / "s.json", ["fox"], count=count)
+    assert not (tmp_path / "s.json").exists()
