@@ -138,6 +138,17 @@ def test_importing_to_a_url(tmp_path, tiny_models):
     assert there.selection("default") == here.selection("default") and verify(url) == []
 
 
+def test_a_plan_knows_what_a_store_at_a_url_has(tmp_path, tiny_models, fake_weights, capfd):
+    file, url = make_project(tmp_path, tiny_models), f"memory://{uuid.uuid4().hex}/store"
+    for there in (0, 20):
+        if there:
+            fake(file, f"store.path={url}")
+        assert main(["plan", str(file), "--set", f"store.path={url}", "--against", url]) == 0
+        said = capfd.readouterr().out
+        assert f"of which {there} are in the store" in said and f"{20 - there} to make" in said
+    assert "this store's runs" in said and "actual" in said
+
+
 def test_a_run_that_writes_to_a_url_is_watched_where_it_writes(tmp_path, tiny_models, fake_weights, capfd):
     url = f"memory://{uuid.uuid4().hex}/store"
     store = fake(make_project(tmp_path, tiny_models), f"store.path={url}")

@@ -17,13 +17,21 @@ from discl.planning.rows import of_rows
 from discl.planning.work import Flops, flops_of
 from discl.progress import OnEvent, dollars
 from discl.sizes import made_size
+from discl.store.home import writing_folder
+from discl.store.remote import is_url
 
 if TYPE_CHECKING:
     from discl.engine.pretrained.files import ModelFiles
 
 
+def records_folder(config: RunConfig) -> Path:
+    """Where this machine keeps the records of the store's runs."""
+    path = config.store.path
+    return writing_folder(path) if is_url(path) else Path(path)
+
+
 def probe_store(config: RunConfig) -> Path:
-    return Path(f"{config.store.path}.probe")
+    return Path(f"{records_folder(config)}.probe")
 
 
 def make_probe(config: RunConfig, plan: Plan, sources: int, on_event: OnEvent) -> None:
@@ -54,7 +62,7 @@ def cost_lines(config: RunConfig, plan: Plan, files: "ModelFiles") -> list[str]:
 
 
 def _history(config: RunConfig, plan: Plan) -> Rates | None:
-    return measured(Path(config.store.path), plan, "this store's runs")
+    return measured(records_folder(config), plan, "this store's runs")
 
 
 def _rates_before(config: RunConfig, plan: Plan, files: "ModelFiles") -> Rates | None:
@@ -152,7 +160,7 @@ def _budget_lines(config: RunConfig, plan: Plan, rates: Rates) -> list[str]:
 
 def _actual_lines(config: RunConfig, plan: Plan, rates: Rates, history: Rates | None) -> list[str]:
     """Plan and actual side by side, once the store has runs of this recipe. rates: what was known before them."""
-    runs = [run for run in runs_of(Path(config.store.path), plan.recipe_digest) if made(run)]
+    runs = [run for run in runs_of(records_folder(config), plan.recipe_digest) if made(run)]
     if not runs:
         return []
     cost, spent = estimate(plan, rates, config.budget), sum(map(seconds_of, runs)) / 3600

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -22,6 +23,9 @@ from discl.selection import check_classes
 from discl.sizes import made_size
 from discl.sources import Source
 from discl.trained import finished
+
+if TYPE_CHECKING:
+    from discl.store import Store
 
 BYTES_PER_PIXEL = {"jpg": 0.5, "png": 1.8, "webp": 0.3}  # photographs at quality 95; a rough guide
 SIZED_SOURCES = 64
@@ -86,15 +90,23 @@ class Planned:
             yield from self.plan.missing(first, settles)
 
     def _settles(self):
-        if not (Path(self.store) / "manifest").is_dir():
+        store = self._opened()
+        if store is None:
             return lambda planned: None
         from discl.recorded import Recorded
-        from discl.store import Store
 
         if self.config.spectrum.retries:
-            return Recorded(self.config.score, Store(self.store))
-        have = set(Store(self.store).keys())
+            return Recorded(self.config.score, store)
+        have = set(store.keys())
         return lambda planned: planned.key in have or None
+
+    def _opened(self) -> "Store | None":
+        """The store as it is; None before there is one."""
+        from discl.store import Store, is_url
+        from discl.store.remote import RemoteStore
+
+        there = RemoteStore(self.store).exists() if is_url(self.store) else (Path(self.store) / "manifest").is_dir()
+        return Store(self.store) if there else None
 
     @cached_property
     def text(self) -> str:
@@ -145,11 +157,8 @@ class Planned:
         """How many of the attempts that the plan may come to are there."""
         if self.listed:
             return ""
-        have = set()
-        if (Path(self.store) / "manifest").is_dir():
-            from discl.store import Store
-
-            have = set(Store(self.store).keys())
+        store = self._opened()
+        have = set(store.keys()) if store else set()
         tried = range(self.plan.attempts.most)
         each = (self.plan.attempt(first, retry).key for first in self.plan for retry in tried)
         there = sum(key in have for key in each) if have else 0

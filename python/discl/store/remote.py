@@ -123,6 +123,11 @@ class RemoteStore:
             return {}
         return {f"{history.FOLDER}/{name}": data for name, data in found.items()}
 
+    def exists(self) -> bool:
+        """Whether a store has been begun there. StoreError for what cannot be reached."""
+        with self._told("cannot be reached"):
+            return self._is_store()
+
     def _is_store(self) -> bool:
         files, root = self.connection()
         return self._patiently(files.exists, f"{root}/manifest")
