@@ -50,14 +50,6 @@ def test_merged_parts_are_what_one_process_makes(tmp_path, tiny_models, capsys):
     assert verify(tmp_path / "merged") == []
 
 
-def test_a_part_without_a_store_of_its_own_is_refused(tmp_path, tiny_models, capsys):
-    file = make_project(tmp_path, tiny_models)
-    assert main(["generate", str(file), "--part", "2/3"]) == 2
-    assert "--part 2/3 without --out" in capsys.readouterr().err and not (tmp_path / "store").exists()
-    assert main(["generate", str(file), "--part", "2/3", "--set", f"store.path={tmp_path / 'own'}"]) == 0
-    assert len(Store(tmp_path / "own")) == 4
-
-
 def test_retries_and_parts(tmp_path, tiny_models, fake_weights):
     file = make_project(tmp_path, tiny_models)
     wishes = ("spectrum.retries=2", "score.threshold=0.3", "spectrum.seeds=5")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from discl.atomic import write_atomic
-from discl.cli.distribution import cluster_of, refuse_shared_store
+from discl.cli.distribution import cluster_of
 from discl.cli.progress import first_rank, progress
 from discl.cli.quiet import quiet
 from discl.cli.stop import Stop
@@ -90,7 +90,6 @@ def prompts(args: argparse.Namespace, stop: Stop) -> None:
 
 
 def generate(args: argparse.Namespace, stop: Stop) -> None:
-    refuse_shared_store(args)
     overrides = [*args.overrides, *([f"store.path={_store_of(args.out)}"] if args.out else [])]
     config = _config(args, overrides)
     from discl.generation import generate

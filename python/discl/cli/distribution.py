@@ -14,19 +14,8 @@ if TYPE_CHECKING:
 def add_part(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--part", metavar="i/n", type=parse_part,
-        help="every n-th source only, for job arrays; i counts from 0 or from 1; each part needs its own --out",
+        help="every n-th source only, for job arrays; i counts from 0 or from 1; those at one time need a store each",
     )  # fmt: skip
-
-
-def refuse_shared_store(args: argparse.Namespace) -> None:
-    """ConfigError for a part whose store is the config's, which is every other part's as well."""
-    own = args.out or any(override.partition("=")[0].strip() == "store.path" for override in args.overrides)
-    if args.part and args.part.n > 1 and not own:
-        i, n = args.part
-        raise ConfigError(
-            f"--part {i}/{n} without --out: each part needs a store of its own; give one, such as "
-            f"--out spectrum.part-{i}, and join them with `discl store merge`"
-        )
 
 
 def add_cluster(command: argparse.ArgumentParser) -> None:
