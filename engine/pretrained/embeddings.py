@@ -73,6 +73,8 @@ def _add(pipe: Any, embedding: Embedding, vectors: Any, encoder: str | None) -> 
             f"embedding {embedding.file} has vectors of shape {list(vectors.shape)}, and no text encoder of this model "
             "has words of that width: it was made for another family"
         )
+    if not vectors.isfinite().all():
+        raise ModelError(f"embedding {embedding.file} holds NaN or infinity: its training had diverged; make it again")
     tokenizer = getattr(pipe, encoder.replace("text_encoder", "tokenizer"))
     try:
         pipe.load_textual_inversion(

@@ -78,12 +78,16 @@ def test_what_cannot_be_added_is_named(tmp_path):
     wide = save_embedding(tmp_path / "wide.safetensors", {"<fox>": vectors(1, 24, 1)})
     several = save_embedding(tmp_path / "several.safetensors", {"a": vectors(1, 16, 1), "b": vectors(1, 16, 1)})
     known = save_embedding(tmp_path / "known.safetensors", {"a</w>": vectors(1, 16, 1)})
+    broken = save_embedding(
+        tmp_path / "broken.safetensors", {"<fox>": vectors(2, 16, 1).index_fill(1, torch.tensor(3), torch.nan)}
+    )
     (tmp_path / "cut.safetensors").write_bytes(wide.read_bytes()[:20])
     save_file({}, tmp_path / "none.safetensors")
     torch.save({}, tmp_path / "learned_embeds.bin")
     for given, message in [
         (wide, "another family"),
         (several, "2 tensors"),
+        (broken, "holds NaN"),
         (known, "already in tokenizer"),
         (tmp_path / "cut.safetensors", "cannot be read|can be read"),
         (tmp_path / "none.safetensors", "0 tensors"),
