@@ -31,7 +31,7 @@ def find_device(name: str) -> torch.device:
         raise ModelError(
             f"device={name!r} asks for a CUDA device and this machine has none: use device='auto' or 'cpu'"
         )
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if device.type == "cuda" and device.index and device.index >= torch.cuda.device_count():
         raise ModelError(f"device={name!r}: this machine's CUDA devices are 0 to {torch.cuda.device_count() - 1}")
     return device
 
