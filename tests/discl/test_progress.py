@@ -68,9 +68,8 @@ def test_the_meter_counts_acceptance_and_cost():
 def test_a_line_names_rate_time_left_acceptance_and_cost():
     event = {**progress(120, 400), "accepted": 0.46, "usd": 0.123}
     assert describe(event) == "generate 120/400, 2/s, 1m 30s left, 46 % accepted, $0.12"
-    assert describe(event | {"usd": 0.0031}).endswith(", $0.0031") and describe(event | {"usd": 0.0}).endswith(
-        ", $0.00"
-    )
+    for usd, shown in [(0.0031, "$0.0031"), (0.0, "$0.00")]:
+        assert describe(event | {"usd": usd}).endswith(f", {shown}")
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0s"), (59.6, "1m 00s"), (61, "1m 01s"), (7260, "2h 01m")])
