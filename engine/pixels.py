@@ -19,6 +19,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         raise ValueError("floating-point pixels have no agreed range; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
         return _from_16_bit(np.asarray(image)).convert("RGB")
+    if image.mode == "La":
+        image = image.convert("LA")  # the one mode that Pillow makes of it
     if image.mode in ALPHA_MODES or "transparency" in image.info:
         canvas = Image.new("RGBA", image.size, WHITE)
         return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")

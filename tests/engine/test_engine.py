@@ -236,6 +236,17 @@ def test_sixteen_bits_are_scaled_and_alpha_lies_over_white():
     assert clear.getpixel((0, 0)) == (255, 255, 255)
 
 
+@pytest.mark.parametrize("modes", [("LA",), ("LA", "La"), ("LA", "RGBA"), ("LA", "RGBA", "RGBa")], ids="-".join)
+def test_every_alpha_mode_lies_over_white(modes):
+    grey, alpha = np.meshgrid(np.arange(256), np.arange(256))
+    image = Image.fromarray(np.stack([grey, alpha], axis=-1).astype(np.uint8), "LA")
+    for mode in modes[1:]:
+        image = image.convert(mode)
+    over_white = grey * alpha / 255 + 255 - alpha
+    rgb = np.asarray(Request(image, "x", 50, 1).rgb())
+    np.testing.assert_allclose(rgb, np.stack([over_white] * 3, axis=-1), atol=2)  # premultiplied ones round three times
+
+
 @pytest.mark.parametrize("integer", [np.int64, np.int32, np.uint32, np.uint64, np.uint8])
 def test_numpy_integers_are_seeds_and_levels(folder, integer):
     with Engine.from_pretrained(folder, steps=4) as engine:
