@@ -145,6 +145,10 @@ def test_inaturalist(tmp_path):
         ),
         (lambda t: t["categories"].append({"id": 0, "name": "x"}), "categories, row 3: id 0 is already in row 1; keep"),
         (lambda t: t["images"][0].pop("file_name"), "images, row 1: no key 'file_name'; restore the file"),
+        *(
+            (lambda t, out=out: t["images"][1].update(file_name=out), f"images, row 2: .*{out}.* out of data.root")
+            for out in ("../secret.jpg", "train_val2018/../../secret.jpg", "/etc/secret.jpg", "..")
+        ),
         (lambda t: t.pop("annotations"), "holds no list 'annotations'"),
     ],
 )

@@ -1,6 +1,6 @@
 """iNaturalist 2018's annotation files (train2018.json, val2018.json) become a DataTable."""
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,11 @@ def _rows(file: Path, data: Any, split: str, classes: int) -> list[tuple[dict[st
     for number, image in enumerate(_table(file, data, "images", {"id": int, "file_name": str}), start=1):
         if image["id"] in images:
             raise DataError(f"{file}, images, row {number}: image id {image['id']} occurs twice; remove one of them")
+        if _leads_out(PurePath(image["file_name"])):
+            raise DataError(
+                f"{file}, images, row {number}: file_name = {image['file_name'][:60]!r} leads out of data.root; "
+                "give a path below it"
+            )
         images[image["id"]] = image
     rows: list[tuple[dict[str, Any], int, str]] = []
     seen: dict[int, int] = {}
@@ -88,6 +93,10 @@ def _rows(file: Path, data: Any, split: str, classes: int) -> list[tuple[dict[st
     if not rows:
         raise DataError(f"{file}: no annotations; give iNaturalist 2018's annotation file")
     return rows
+
+
+def _leads_out(path: PurePath) -> bool:
+    return path.is_absolute() or ".." in path.parts
 
 
 def _class_names(file: Path, data: Any, categories: Path) -> tuple[str, ...]:
