@@ -3,6 +3,7 @@
 import datetime
 import random
 import string
+import time
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,36 @@ def test_what_arrow_takes_for_a_columns_type_can_be_sealed(tmp_path, column, giv
     with StoreWriter(tmp_path / "s", "run", shard_bytes=1 << 20) as writer:
         writer.append({"key": key(0), column: given}, b"image", "png", None)
     assert Store(tmp_path / "s").table[column].to_pylist() == [expected]
+
+
+@pytest.fixture
+def new_york(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "EST5EDT")  # in the form that needs no zone files
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "2020-01-01T00:00:00",
+        "2020-01-01",
+        datetime.datetime(2020, 1, 1),
+        np.datetime64("2020-01-01T00:00:00"),
+        1_577_836_800_000_000,
+        "2020-01-01T00:00:00Z",
+        "2019-12-31T19:00:00-05:00",
+        datetime.datetime(2019, 12, 31, 19, tzinfo=datetime.timezone(datetime.timedelta(hours=-5))),
+    ],
+    ids=repr,
+)
+def test_times_without_a_zone_are_utc_wherever_the_machine_is(tmp_path, new_york, given):
+    assert time.timezone == 5 * 3600
+    with StoreWriter(tmp_path / "s", "run", shard_bytes=1 << 20) as writer:
+        writer.append({"key": key(0), "created_at": given}, None, "", None)
+    assert Store(tmp_path / "s").table["created_at"].to_pylist() == [datetime.datetime(2020, 1, 1, tzinfo=UTC)]
 
 
 def leave_journal(store: Path, row: dict) -> None:

@@ -68,6 +68,7 @@ REQUIRED = ("key", "source_id", "class_id", "class_name", "level", "status", *PL
 # Who made a sample and when is no property of the sample: the tar's bytes depend on the key alone.
 NOT_IN_TAR = ("run_id", "created_at")
 _KEY = b',"key":'  # the first column behind them
+_UTC = datetime.timezone.utc
 
 # Values of exactly these classes, integers in their range, need no look by Arrow, which takes 100 times as long. Nor by
 # Python, where C++ finds them by their letters.
@@ -114,7 +115,7 @@ class RowEncoder:
             raise StoreError(f"sample {full['key']}: unknown columns {unknown}; name them in user_columns")
         fit(full)
         full["run_id"] = full["run_id"] or self.run_id
-        full["created_at"] = full["created_at"] or datetime.datetime.now(datetime.timezone.utc)
+        full["created_at"] = full["created_at"] or datetime.datetime.now(_UTC)
         encoded = _json(full)
         return full, encoded, b"{" + encoded[encoded.index(_KEY) + 1 :]  # inside a string its quotes would be escaped
 
@@ -156,11 +157,11 @@ def _checked(row: Mapping[str, Any], name: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Numpy's scalars and arrays unwrapped, times in UTC."""
+    """Numpy's scalars and arrays unwrapped, times in UTC: those without a zone too, as Arrow and numpy read them."""
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     if isinstance(value, datetime.datetime):
-        return value.astimezone(datetime.timezone.utc)
+        return value.astimezone(_UTC) if value.tzinfo else value.replace(tzinfo=_UTC)
     return value
 
 
