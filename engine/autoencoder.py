@@ -68,5 +68,7 @@ def _normalisation(model: DiffusionModel, device: torch.device) -> tuple[torch.T
     factor = model.vae.config.scaling_factor
     if model.latent_statistics is None:
         return 0.0, factor
-    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in model.latent_statistics)
+    mean, std = (
+        torch.tensor(values, dtype=torch.float32, device=device)[:, None, None] for values in model.latent_statistics
+    )
     return mean, factor / std

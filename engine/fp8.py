@@ -140,7 +140,7 @@ def quantize(model: DiffusionModel, solver: Solver) -> dict[str, float]:
         shape = (model.latent_channels, side, side)
         for latent, timestep in start_inputs(map(solver.trajectory, levels), shape):
             latent = latent.to(model.device)
-            denoise(latent, torch.full((1,), timestep, device=latent.device), batch)
+            denoise(latent, torch.full((1,), timestep, dtype=torch.float32, device=latent.device), batch)
 
     with torch.no_grad():
         return to_fp8(model.unet, calibrate)
@@ -226,8 +226,9 @@ def calibration_latents(count: int, shape: tuple[int, int, int]) -> torch.Tensor
     Calibration decides what is quantised and so shapes pixels: it must be a function of the model alone.
     """
     rng = torch.Generator().manual_seed(0)
-    white = torch.fft.rfft2(torch.randn(count, *shape, generator=rng))
-    rows, columns = torch.fft.fftfreq(shape[1])[:, None], torch.fft.rfftfreq(shape[2])[None]
+    white = torch.fft.rfft2(torch.randn(count, *shape, generator=rng, dtype=torch.float32))
+    rows = torch.fft.fftfreq(shape[1], dtype=torch.float32)[:, None]
+    columns = torch.fft.rfftfreq(shape[2], dtype=torch.float32)[None]
     frequency = (rows**2 + columns**2).sqrt().clamp(min=1 / max(shape[1:]))
     latents = torch.fft.irfft2(white / frequency, s=shape[1:])
     return latents / latents.std(dim=(2, 3), keepdim=True)
@@ -239,7 +240,7 @@ def start_inputs(
     """(network input [1, C, h, w], timestep) where img2img starts on each trajectory."""
     trajectories = list(trajectories)
     clean = calibration_latents(len(trajectories), shape)
-    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float32)
     for trajectory, latent, draw in zip(trajectories, clean.split(1), noise.split(1), strict=True):
         timestep, scale = trajectory.rows[0, :2].tolist()
         yield scale * (trajectory.signal * latent + trajectory.sigma * draw), timestep

@@ -17,5 +17,5 @@ class Noise:
     def draw(self, into: torch.Tensor | None = None) -> torch.Tensor:
         """The next draw [1, C, h, w], float32; with `into` (of that shape) written there."""
         if into is None:
-            return torch.randn(self._shape, generator=self._generator)
+            return torch.randn(self._shape, generator=self._generator, dtype=torch.float32)
         return torch.randn(self._shape, generator=self._generator, out=into)

@@ -47,7 +47,7 @@ def one_by_one(engine: Engine, requests: Iterable[Request]) -> Iterator[Sample]:
 def solve(denoise: Denoise, work: Work, x: torch.Tensor, noise: Noise) -> torch.Tensor:
     """The start latent [1, C, h, w] -> the finished one."""
     history = torch.zeros_like(x)
-    guidance = torch.full((1,), work.guidance, device=x.device)
+    guidance = torch.full((1,), work.guidance, dtype=torch.float32, device=x.device)
     for row, draws, rows in zip(torch.from_numpy(work.trajectory.rows), work.trajectory.draws, work.rows, strict=True):
         row = row.to(x.device)
         timestep, scaled = row[:1], x * row[1]

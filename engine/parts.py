@@ -118,7 +118,7 @@ def unet_part(model: DiffusionModel) -> Part:
     def row(width: int, height: int) -> Row:
         condition = model.condition(model.encode_text("", False), height, width, 1.0, False)
         latent = torch.zeros(_latent(model, width, height), dtype=model.dtype)
-        return (latent, torch.tensor(0.0), *(part.cpu() for part in condition if part is not None))
+        return (latent, torch.tensor(0.0, dtype=torch.float32), *(part.cpu() for part in condition if part is not None))
 
     inputs = ("sample", "timestep", "encoder_hidden_states", *extra)
     return Part("unet", Unet(model.unet, extra), model.digest, inputs, ("out_sample",), row)

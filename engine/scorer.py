@@ -82,7 +82,7 @@ class Scorer:
         found = [self._texts[text] for text in texts]
         while len(self._texts) > TEXTS_KEPT:
             del self._texts[next(iter(self._texts))]
-        return torch.stack(found) if found else torch.empty(0, self.width, device=self.device)
+        return torch.stack(found) if found else torch.empty(0, self.width, dtype=torch.float32, device=self.device)
 
     @torch.no_grad()
     def embed_images(self, images: torch.Tensor, batch: int | None = None) -> torch.Tensor:
@@ -103,7 +103,7 @@ class Scorer:
 
         Sizes differ only before the tower, whose batches are full whatever they hold.
         """
-        result = torch.empty(len(images), self.width, device=self.device)
+        result = torch.empty(len(images), self.width, dtype=torch.float32, device=self.device)
         for start in range(0, len(images), self.batch):
             chunk = images[start : start + self.batch]
             result[start : start + self.batch] = self._embed(self._inputs(chunk), self._image_tower)
@@ -131,7 +131,7 @@ class Scorer:
         self, rows: torch.Tensor, tower: Callable[[torch.Tensor], torch.Tensor], batch: int | None = None
     ) -> torch.Tensor:
         batch = batch or self.batch
-        result = torch.empty(len(rows), self.width, device=self.device)
+        result = torch.empty(len(rows), self.width, dtype=torch.float32, device=self.device)
         for start in range(0, len(rows), batch):
             chunk = rows[start : start + batch]
             padding = chunk.new_zeros(batch - len(chunk), *chunk.shape[1:])

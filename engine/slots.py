@@ -66,9 +66,9 @@ class Slots:
         # Two places more: `idle` stays zero and feeds idle rows, `sink` takes what nobody wants.
         self.idle, self.sink = places, places + 1
         self.latent_shape = latent_shape
-        self.x = torch.zeros(places + 2, *latent_shape, device=device)
+        self.x = torch.zeros(places + 2, *latent_shape, dtype=torch.float32, device=device)
         self.x0 = torch.zeros_like(self.x) if history or gaps else None
-        self.gap = torch.zeros(places + 2, device=device) if gaps else None
+        self.gap = torch.zeros(places + 2, dtype=torch.float32, device=device) if gaps else None
         self.conditions: Condition | None = None  # allocated with the first request, which tells its shapes
         self._trajectory = np.zeros((places + 2, steps, COLUMNS), np.float32)
         self._trajectory[..., -1] = np.inf  # no clamp: an idle row stays zero
@@ -163,7 +163,7 @@ class Slots:
         """This step's noise [width, C, h, w]: each request's own next draw, zero where its step draws none."""
         if not self.draws:
             return None
-        noise = torch.zeros(self.width, *self.latent_shape)
+        noise = torch.zeros(self.width, *self.latent_shape, dtype=torch.float32)
         for row, (place, _) in enumerate(active):
             if self._draws[place, self._index[place]]:
                 self._noise[place].draw(into=noise[row : row + 1])

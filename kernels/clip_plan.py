@@ -94,8 +94,8 @@ class ClipPlan:
 @functools.lru_cache
 def _lines(mean: tuple[float, ...], std: tuple[float, ...]) -> dict[torch.dtype, torch.Tensor]:
     """Found by trial near the exact factors and offsets, and kept if all 256 values agree."""
-    center, scale = torch.tensor(mean)[:, None], torch.tensor(std)[:, None]
-    value = torch.arange(256.0)
+    center, scale = (torch.tensor(values, dtype=torch.float32)[:, None] for values in (mean, std))
+    value = torch.arange(256, dtype=torch.float32)
     exact = (value / 255.0 - center) / scale
     factors = _near((1 / (255 * scale.double())).float())[:, :, None]
     offsets = _near((-center.double() / scale.double()).float())[:, None, :]

@@ -103,6 +103,6 @@ class DiffusionModel(ABC):
     def _embedded(self, guidance: float) -> torch.Tensor:
         """The guidance weight w = g - 1 as sinusoids [e] (Luo et al. 2023, section 4.2)."""
         width = self.unet.config.time_cond_proj_dim
-        weight = torch.tensor([guidance - 1.0])
+        weight = torch.tensor([guidance - 1.0], dtype=torch.float32)
         embedded = self.pipe.get_guidance_scale_embedding(weight, embedding_dim=width)
         return embedded[0].to(self.device, self.dtype)

@@ -24,14 +24,14 @@ class SmallDecoder(nn.Module):
     def __init__(self, channels: int, cell: int):
         super().__init__()
         self.channels, self.cell = channels, cell
-        self.register_buffer("mean", torch.zeros(channels, 1, 1))
-        self.register_buffer("scale", torch.ones(channels, 1, 1))
+        self.register_buffer("mean", torch.zeros(channels, 1, 1, dtype=torch.float32))
+        self.register_buffer("scale", torch.ones(channels, 1, 1, dtype=torch.float32))
         self.layers = nn.Sequential(
-            nn.Conv2d(channels, HIDDEN, 3, padding=1),
+            nn.Conv2d(channels, HIDDEN, 3, padding=1, dtype=torch.float32),
             nn.ReLU(),
-            nn.Conv2d(HIDDEN, HIDDEN, 3, padding=1),
+            nn.Conv2d(HIDDEN, HIDDEN, 3, padding=1, dtype=torch.float32),
             nn.ReLU(),
-            nn.Conv2d(HIDDEN, 3 * cell**2, 3, padding=1),
+            nn.Conv2d(HIDDEN, 3 * cell**2, 3, padding=1, dtype=torch.float32),
             nn.PixelShuffle(cell),
         )
 
