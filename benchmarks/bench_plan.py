@@ -33,7 +33,7 @@ def run(small: bool = False) -> None:
     rates = {"error": np.abs(errors["worker-hours"]), "asked": np.full(len(rounds), ASKED)}
     ratios = {"10 % / error of worker-hours": ("asked", "error")}
     within = sum(errors.pop("within span"))
-    record("plan", rates, "error", ratios, not small, errors=errors, within_span=f"{within} of {len(rounds)}")
+    record("plan", rates, "error", ratios, not small, errors=errors, within_span=f"{within:.0f} of {len(rounds)}")
 
 
 def one_round(folder: Path, small: bool) -> dict[str, float]:

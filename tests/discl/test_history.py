@@ -1,9 +1,11 @@
 """What a probe's record says of the whole run: against runs played by the engine's own scheduler at made-up speeds."""
 
 import json
+import math
 import random
 from types import MappingProxyType, SimpleNamespace
 
+import numpy as np
 import pytest
 
 from discl.attempts import Attempts
@@ -13,7 +15,7 @@ from discl.engine.reproducible import stable_rows
 from discl.engine.scheduler import Scheduler
 from discl.generation import generate
 from discl.level_work import LevelWork
-from discl.pace import Pace, seconds_per_row
+from discl.pace import Pace, seconds_per_row, span, unsteadiness
 from discl.planning.estimate import estimate
 from discl.planning.history import measured, seconds_of
 from discl.store import Store
@@ -114,10 +116,53 @@ def test_the_span_is_that_of_uneven_stretches(tmp_path):
     speed = {"row": 0.01, "load": 0.0, "warm-up": 0.0, "image": 0.0, "source": 0.0}
     even = played(plan, 8, speed)
     rates = measured(kept(tmp_path, even | {"pace": marks}), plan, "")
-    assert rates.spread == pytest.approx((0.5, 1.5), abs=0.01)
+    assert rates.unsteady == pytest.approx(unsteadiness([0.03, 0.01] * 20)) and rates.seen == marks[-1][0]
     cost = estimate(plan, rates, BudgetConfig())
-    assert cost.span == pytest.approx((0.5 * cost.hours, 1.5 * cost.hours), rel=0.02)
-    assert measured(kept(tmp_path, even | {"pace": marks[:5]}), plan, "").spread is None, "too few to say"
+    off = 1 + rates.unsteady * (1 + 3600 * cost.hours / marks[-1][0]) ** 0.5
+    assert cost.span == pytest.approx((cost.hours / off, cost.hours * off), rel=0.01)
+    few = measured(kept(tmp_path, even | {"pace": marks[:3]}), plan, "")
+    assert few.unsteady > 1, "two stretches, of 3 s and 1 s"
+    alone = measured(kept(tmp_path, even | {"pace": marks[:2]}), plan, "")
+    assert alone.unsteady is None and estimate(plan, alone, BudgetConfig()).span is None, "too few to say"
+
+
+def white(rng: np.random.Generator, count: int) -> np.ndarray:
+    return rng.normal(size=count)
+
+
+def flicker(rng: np.random.Generator, count: int) -> np.ndarray:
+    """1/f noise, which drifts at every length."""
+    whole = 8 * count
+    waves = rng.normal(size=(2, whole // 2)) / np.sqrt(np.arange(1, whole // 2 + 1))
+    noise = np.fft.irfft(np.concatenate([[0], waves[0] + 1j * waves[1]]), whole)
+    return noise[rng.integers(whole - count) :][:count] / noise.std()
+
+
+def walk(rng: np.random.Generator, count: int) -> np.ndarray:
+    return rng.normal(size=count).cumsum() / 10
+
+
+@pytest.mark.parametrize("noise", [white, flicker, walk])
+@pytest.mark.parametrize(("seen", "coming"), [(4, 20), (6, 20), (20, 60), (8, 400)])
+def test_four_runs_of_five_lie_within_the_span(noise, seen, coming):
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    rng, within, rounds = np.random.default_rng(seed), 0, 1000
+    for _ in range(rounds):
+        pace = np.exp(0.08 * noise(rng, seen + coming))
+        known, then = pace[:seen].mean(), pace[seen:].mean()
+        within += abs(math.log(then / known)) <= math.log1p(span(unsteadiness(pace[:seen]), seen, coming))
+    assert within / rounds > 0.8 - 0.04, "0.04 is three standard errors"
+
+
+def test_unsteadiness_is_that_of_the_length_where_neighbours_differ_most():
+    assert unsteadiness([2.0]) is None and unsteadiness([]) is None
+    assert unsteadiness([3.0] * 7) == 0
+    t = [math.nan, 3.0777, 1.8856, 1.6377]  # Student's, four times of five within, by degrees of freedom
+    assert unsteadiness([1.0, 3.0]) == pytest.approx(t[1], rel=1e-4)
+    assert unsteadiness([1.0, 3.0, 1.0, 3.0]) == pytest.approx(t[3], rel=1e-4), "by turns"
+    assert unsteadiness([1.0, 1.0, 3.0, 3.0]) == pytest.approx(t[1], rel=1e-4), "a step, seen in its halves"
+    assert unsteadiness([10.0, 30.0, 50.0]) == pytest.approx(unsteadiness([1.0, 3.0, 5.0])), "whatever the unit"
 
 
 def test_marks_stay_few_and_evenly_spaced():

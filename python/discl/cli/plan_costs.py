@@ -102,7 +102,7 @@ def _estimate_lines(config: RunConfig, cost: Estimate, rates: Rates) -> list[str
     facts["worker-hours"] = f"{cost.hours:,.4g}"
     if cost.span:
         low, high = (f"{hours:,.3g}" for hours in cost.span)
-        facts["worker-hours"] += f" ({low} to {high} at the pace of 80 % of the measured stretches)"
+        facts["worker-hours"] += f" ({low} to {high} in four runs of five, as unevenly as the measured went)"
     if config.budget.workers > 1:
         facts["wall clock"] = f"{cost.hours / config.budget.workers:,.4g} hours on {config.budget.workers} workers"
     if cost.waste:

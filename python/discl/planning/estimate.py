@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from discl.config import BudgetConfig
 from discl.level_work import LevelWork
+from discl.pace import span
 from discl.plan import Plan
 from discl.planning.rates import Rates, whole_batches
 
@@ -24,7 +25,7 @@ class LevelCost(NamedTuple):
 
 class Estimate(NamedTuple):
     """hours: of one worker, or all workers' together: the levels' work, sources, starts, idle rows and preemptions.
-    usd: None where no price is given. span: hours at the 10 % and 90 % quantiles of the measured pace, None if unknown.
+    usd: None where no price is given. span: of the hours, what four runs of five will take; None if unknown.
     """
 
     levels: tuple[LevelCost, ...]
@@ -57,12 +58,17 @@ def estimate(
     costs = tuple(_level(level, wishes, plan, rates, waste) for level in chosen)
     starts = max(1, budget.workers) if wishes else 0
     work = _work(costs, plan, rates, starts)
+    hours = (work + starts * rates.start) / 3600 / (1 - waste)
+    usd = hours * budget.usd_per_hour if budget.usd_per_hour else None
+    return Estimate(costs, hours, usd, waste, _span(hours, rates, work / max(1, starts)))
 
-    def hours(pace: float) -> float:
-        return (pace * work + starts * rates.start) / 3600 / (1 - waste)
 
-    usd = hours(1.0) * budget.usd_per_hour if budget.usd_per_hour else None
-    return Estimate(costs, hours(1.0), usd, waste, rates.spread and (hours(rates.spread[0]), hours(rates.spread[1])))
+def _span(hours: float, rates: Rates, each: float) -> tuple[float, float] | None:
+    """each: seconds of one worker's work. Its start, seen once, is taken to be as unsteady."""
+    if rates.unsteady is None:
+        return None
+    off = 1 + span(rates.unsteady, rates.seen, each)
+    return hours / off, hours * off
 
 
 def _work(costs: Sequence[LevelCost], plan: Plan, rates: Rates, workers: int) -> float:

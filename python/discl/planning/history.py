@@ -6,11 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from discl.engine.reproducible import stable_rows
 from discl.level_work import LevelWork
-from discl.pace import seconds_per_row
+from discl.pace import seconds_per_row, unsteadiness
 from discl.plan import Plan
 from discl.planning.rates import LOAD_S, Rates, whole_batches
 from discl.run_record import paid, worked
@@ -19,7 +17,6 @@ from discl.run_record import paid, worked
 PER_IMAGE = ("engine.start", "engine.decode", "engine.score", "image-encode", "write")
 PER_SOURCE = ("engine.encode", "engine.text")
 STATUSES = ("ok", "rejected-early", "nan", "error")
-LEAST_STRETCHES = 8  # that say something of how evenly runs go
 
 
 def runs_of(store: Path, recipe: str) -> list[dict[str, Any]]:
@@ -69,6 +66,7 @@ def measured(store: Path, plan: Plan, what: str) -> Rates | None:
     batches = [_batches(run, work) for run in runs]
     rows = sum(carried + idle for _, carried, idle in batches)
     shares = _acceptance(runs)
+    paces = [run["pace"] for run in runs if run.get("pace")]
     planned = sum(counts["made"] * work[level].evaluations for level, counts in shares.items() if level in work)
     return Rates(
         per_evaluation=rest / rows if rows else 0.0,
@@ -82,7 +80,8 @@ def measured(store: Path, plan: Plan, what: str) -> Rates | None:
         acceptance={level: counts["accepted"] / counts["made"] for level, counts in shares.items() if counts["made"]},
         bytes=_image_bytes(store),
         avoided=max(0.0, 1 - evaluations / planned) if planned and evaluations else 0.0,
-        spread=_spread(runs),
+        unsteady=unsteadiness([each for pace in paces for each in seconds_per_row(pace)]),
+        seen=sum(pace[-1][0] - pace[0][0] for pace in paces),
     )
 
 
@@ -111,15 +110,6 @@ def _acceptance(runs: Iterable[Mapping[str, Any]]) -> dict[int, Counter[str]]:
         for level, counts in (run.get("levels") or {}).items():
             levels.setdefault(int(level), Counter()).update(counts)
     return levels
-
-
-def _spread(runs: Iterable[Mapping[str, Any]]) -> tuple[float, float] | None:
-    """Of all runs' stretches together, over their mean."""
-    stretches = np.array([seconds for run in runs for seconds in seconds_per_row(run.get("pace") or [])])
-    if len(stretches) < LEAST_STRETCHES:
-        return None
-    low, high = np.quantile(stretches, [0.1, 0.9]) / stretches.mean()
-    return float(low), float(high)
 
 
 def _image_bytes(store: Path) -> float | None:

@@ -42,8 +42,7 @@ class Rates:
     scoring, encoding, writing. per_source: of encoding it and its texts. load, warm_up: once at each start of a worker.
     idle: rows beyond whole batches that found no work, at each start. acceptance: level -> share of the attempts.
     bytes: of one made image, None where nothing was measured. avoided: share of the evaluations that early rejection
-    saved. spread: the 10 % and 90 % quantiles of how long stretches of the measured runs took, over their mean; None
-    where there were too few.
+    saved. unsteady: how the pace varied in `seen` seconds, see `discl.pace`; None where too few were measured.
     """
 
     per_evaluation: float
@@ -57,7 +56,8 @@ class Rates:
     warm_up: float = 0.0
     rows: int = 1
     idle: float = 0.0
-    spread: tuple[float, float] | None = None
+    unsteady: float | None = None
+    seen: float = 0.0
 
     @property
     def start(self) -> float:
