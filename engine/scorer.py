@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from discl.engine.last_layer import read_one_token
 from discl.engine.parts import clip_image_part, clip_text_part
 from discl.engine.reproducible import make_rowwise
 from discl.engine.transfer import upload
-from discl.kernels import ClipPlan, clip_input
+from discl.kernels import ClipPlan, clip_input, clip_pictures
 
 PLANS_KEPT = 64  # sources come in many sizes; a plan is about 1 MB
 TEXTS_KEPT = 16384  # captions can all differ; an embedding is about 2 KB
@@ -103,18 +104,34 @@ class Scorer:
 
         Sizes differ only before the tower, whose batches are full whatever they hold.
         """
+        if self.device.type == "cpu":
+            return self._embed_chunks([image.cpu() for image in images], self._resized)
+        return self._embed_chunks(images, self._inputs)
+
+    @torch.no_grad()
+    def embed_pil(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """PIL images of any sizes and modes (converted to RGB) -> float32 [n, D], in their order."""
+        pictures = [image if image.mode == "RGB" else image.convert("RGB") for image in images]
+        if self.device.type != "cpu":
+            return self.embed_mixed([torch.from_numpy(np.array(picture)) for picture in pictures])
+        for picture in pictures:
+            picture.load()  # one that stands here twice must not be read by two threads
+        return self._embed_chunks(pictures, self._resized)
+
+    def _embed_chunks(self, images: Sequence[Any], inputs: Callable[[Sequence[Any]], torch.Tensor]) -> torch.Tensor:
         result = torch.empty(len(images), self.width, dtype=torch.float32, device=self.device)
         for start in range(0, len(images), self.batch):
             chunk = images[start : start + self.batch]
-            result[start : start + self.batch] = self._embed(self._inputs(chunk), self._image_tower)
+            result[start : start + self.batch] = self._embed(inputs(chunk), self._image_tower)
         return result
 
-    def embed_pil(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """PIL images of any sizes and modes (converted to RGB) -> float32 [n, D], in their order."""
-        return self.embed_mixed([torch.from_numpy(np.array(image.convert("RGB"))) for image in images])
+    def _resized(self, images: Sequence[Image.Image | torch.Tensor]) -> torch.Tensor:
+        """What the image tower eats, on a CPU: whatever their sizes, images are read where they lie."""
+        sizes = [image.size[::-1] if isinstance(image, Image.Image) else image.shape[:2] for image in images]
+        return clip_pictures(images, [self._plan(height, width) for height, width in sizes], self.dtype)
 
     def _inputs(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
-        """What the image tower eats: made for all images of one size on one device together, and in their order."""
+        """The same on a device: made for all images of one size on one device together, and in their order."""
         groups: dict[tuple, list[int]] = {}
         for at, image in enumerate(images):
             groups.setdefault((image.device, *image.shape[:2]), []).append(at)
@@ -134,6 +151,7 @@ class Scorer:
         result = torch.empty(len(rows), self.width, dtype=torch.float32, device=self.device)
         for start in range(0, len(rows), batch):
             chunk = rows[start : start + batch]
-            padding = chunk.new_zeros(batch - len(chunk), *chunk.shape[1:])
-            result[start : start + batch] = tower(torch.cat([chunk, padding]))[: len(chunk)]
+            missing = batch - len(chunk)
+            whole = torch.cat([chunk, chunk.new_zeros(missing, *chunk.shape[1:])]) if missing else chunk
+            result[start : start + batch] = tower(whole)[: len(chunk)]
         return result

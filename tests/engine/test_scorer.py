@@ -117,6 +117,7 @@ def test_sizes_mix_without_a_difference(plain):
     scorer = Scorer.from_pretrained(str(plain), batch=4)
     images = [torch.from_numpy(np.array(image)) for image in pictures(SIZES * 2)]
     mixed = scorer.embed_mixed(images)
+    assert torch.equal(scorer.embed_pil([Image.fromarray(image.numpy()) for image in images]), mixed)
     for image, vector in zip(images, mixed, strict=True):
         assert torch.equal(scorer.embed_images(image[None])[0], vector)
 

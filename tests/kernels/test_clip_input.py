@@ -4,7 +4,7 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from discl.kernels import ClipPlan, clip_input, reference
+from discl.kernels import ClipPlan, clip_input, clip_pictures, reference
 
 # height, width; among them: the target itself, tiny, thin both ways, one side equal, half-pixel crops.
 SIZES = [(32, 32), (67, 45), (45, 67), (32, 51), (33, 32), (8, 8), (3, 97), (200, 31), (255, 257), (1, 1)]
@@ -139,3 +139,28 @@ def test_says_what_was_given_and_what_is_expected():
         ClipPlan.build(20, 30, settings(resize_mode="fit"))
     with pytest.raises(ValueError, match="interpolation: expected bilinear/bicubic, given nearest"):
         ClipPlan.build(20, 30, settings(interpolation="nearest"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("changes", [{}, {"resize_mode": "longest", "fill_color": 99}], ids=str)
+def test_pictures_of_several_sizes_equal_one_by_one(dtype, changes):
+    """Among them a tensor that is laid out otherwise, and one of the target's own size."""
+    images = [noise(67, 45), noise(32, 32), noise(45, 67), noise(67, 45).flip(1), noise(50, 60).permute(1, 0, 2)]
+    plans = [ClipPlan.build(*image.shape[:2], settings(**changes)) for image in images]
+    expected = torch.cat(
+        [reference.clip_input(image[None], plan, dtype) for image, plan in zip(images, plans, strict=True)]
+    )
+    pictures = [Image.fromarray(image.numpy()) for image in images]
+    for given in (images, pictures, [pictures[0], *images[1:]]):
+        ours = clip_pictures(given, plans, dtype)
+        assert ours.is_contiguous() and torch.equal(ours, expected)
+
+
+def test_says_which_picture_does_not_fit_its_plan():
+    plan = ClipPlan.build(20, 30, settings())
+    with pytest.raises(ValueError, match="image: expected RGB of 30 x 20, given L of 30 x 20"):
+        clip_pictures([Image.new("L", (30, 20))], [plan], torch.float32)
+    with pytest.raises(ValueError, match="image: expected RGB of 30 x 20, given RGB of 20 x 30"):
+        clip_pictures([Image.new("RGB", (20, 30))], [plan], torch.float32)
+    with pytest.raises(ValueError, match=r"image: expected uint8 \[20, 30, 3\] on cpu, given uint8 \[30, 20, 3\]"):
+        clip_pictures([noise(30, 20)], [plan], torch.float32)
