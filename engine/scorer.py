@@ -15,6 +15,7 @@ from discl.engine.backends.torch import TorchBackend
 from discl.engine.clip_checkpoint import ClipCheckpoint, load_clip
 from discl.engine.last_layer import read_one_token
 from discl.engine.parts import clip_image_part, clip_text_part
+from discl.engine.patches import multiply_patches
 from discl.engine.reproducible import make_rowwise
 from discl.engine.transfer import upload
 from discl.kernels import ClipPlan, clip_input, clip_pictures
@@ -50,6 +51,7 @@ class Scorer:
         if self.device.type == "cpu":
             make_rowwise(self.model)
             read_one_token(self.model.visual)
+            multiply_patches(self.model.visual)
         backend = backend or TorchBackend(self.device)
         self._image_tower = backend.function(clip_image_part(checkpoint))
         self._text_tower = backend.function(clip_text_part(checkpoint))
