@@ -3,9 +3,9 @@
 Peer: the paper's code (paper.md 2.1), which for every synthetic image opens it and its real image with PIL, runs
 Hugging Face's processor and CLIP on both and on the text, one at a time. Both have the weights and shapes of ViT-B/32,
 drawn at random. `tower`: open_clip's image tower on ready tensors at the best of several batches. The scorer has that
-batch too, up to `LARGEST_TURN`, and a round as many real images, so that none of its batches is padded, as hardly any
-of a large store's is. JPEGs: see `score_jpeg`. The filter's rows are seconds asked over seconds taken, and gigabytes
-asked over the peak of the process.
+batch too, and a round as many real images, so that none of its batches is padded, as hardly any of a large store's is.
+JPEGs: see `score_jpeg`. The filter's rows are seconds asked over seconds taken, and gigabytes asked over the peak of
+the process.
 """
 
 import functools
@@ -34,13 +34,11 @@ from discl.kernels import cosine_scores
 
 PER_SOURCE = 8  # synthetic images of one real image
 SOURCES = 64  # real images
-# Real images of a turn at most, and rows of the scorer's batch: turns are short, since a machine's speed may swing.
-LARGEST_TURN = {"float32": 16, "bfloat16": 32}
 Pictures = list[tuple[Image.Image, list[Image.Image]]]  # a real one and its synthetic ones
 
 BATCHES, SMALL_BATCH = (16, 32, 64, 128), 2
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-ROUNDS = {"float32": 3, "bfloat16": 6}  # AMX of a shared machine may be three times as fast a second later
+ROUNDS = {"float32": 3, "bfloat16": 7}  # AMX of a shared machine may be three times as fast a second later
 FILTERS = {
     "threshold": ["--threshold", "0.3"],
     "quantile": ["--quantile", "0.5", "--by", "class-level"],
@@ -79,9 +77,9 @@ def score_images(dtype: str, small: bool) -> None:
     kind = DTYPES[dtype]
     tower = build(small).to(kind)
     best = SMALL_BATCH if small else best_batch(tower, kind)
-    peer_images, rounds = (2, 2) if small else (6, ROUNDS[dtype])
+    peer_images, rounds = (2, 2) if small else (8, ROUNDS[dtype])
     pictures = photographs(2 * SMALL_BATCH if small else SOURCES, 64 if small else 512)
-    sources = min(best, LARGEST_TURN[dtype], len(pictures))
+    sources = min(best, len(pictures))
     images = sources * PER_SOURCE
     turns = itertools.cycle(pictures[at : at + sources] for at in range(0, len(pictures), sources))
     model = build(small)
