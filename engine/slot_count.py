@@ -88,10 +88,8 @@ class _StepTime:
         return None if self._memory_share() > MEMORY_SHARE else seconds
 
     def _shortest(self, rows: int) -> float:
-        x, condition = (
-            torch.zeros(rows, *self._latent, dtype=torch.float32, device=self._device),
-            self._condition.zeros(rows),
-        )
+        x = torch.zeros(rows, *self._latent, dtype=torch.float32, device=self._device)
+        condition = self._condition.zeros(rows)
         first = self._seconds(x, condition)  # libraries set themselves up
         return first if first > 5 * LONG else min(self._seconds(x, condition) for _ in range(REPEATS))
 
