@@ -29,4 +29,18 @@ void Arena::clear() {
     block_ = 0, used_ = 0;
 }
 
+std::shared_ptr<Arena> Arenas::lend() {
+    std::unique_ptr<Arena> arena;
+    {
+        const std::lock_guard<std::mutex> lock(free_->mutex);
+        if (!free_->arenas.empty()) arena = std::move(free_->arenas.back()), free_->arenas.pop_back();
+    }
+    if (!arena) arena = std::make_unique<Arena>();
+    return {arena.release(), [free = free_](Arena* used) {
+                used->clear();
+                const std::lock_guard<std::mutex> lock(free->mutex);
+                free->arenas.emplace_back(used);
+            }};
+}
+
 }  // namespace discl

@@ -60,14 +60,7 @@ void Batch::read_file(const std::string& path, Image& image) {
     image.bytes = {out, length};
 }
 
-// Arenas that no batch holds.
-struct BatchReader::Arenas {
-    std::mutex mutex;
-    std::vector<std::unique_ptr<Arena>> free;
-};
-
-BatchReader::BatchReader(unsigned threads, size_t open_files)
-    : shards_(open_files), arenas_(std::make_shared<Arenas>()) {
+BatchReader::BatchReader(unsigned threads, size_t open_files) : shards_(open_files) {
     for (unsigned i = 0; i < (threads ? threads : 1); ++i) threads_.emplace_back(&BatchReader::work, this);
 }
 
@@ -80,23 +73,8 @@ BatchReader::~BatchReader() {
     for (std::thread& thread : threads_) thread.join();
 }
 
-// The arena goes back to the free ones when the batch lets go of it, even if the reader is gone by then.
-std::shared_ptr<Arena> BatchReader::free_arena() {
-    std::unique_ptr<Arena> arena;
-    {
-        const std::lock_guard<std::mutex> lock(arenas_->mutex);
-        if (!arenas_->free.empty()) arena = std::move(arenas_->free.back()), arenas_->free.pop_back();
-    }
-    if (!arena) arena = std::make_unique<Arena>();
-    return {arena.release(), [arenas = arenas_](Arena* used) {
-                used->clear();
-                const std::lock_guard<std::mutex> lock(arenas->mutex);
-                arenas->free.emplace_back(used);
-            }};
-}
-
 std::shared_ptr<const Batch> BatchReader::submit(std::vector<std::string> files, std::vector<Place> places) {
-    const auto batch = std::make_shared<Batch>(std::move(files), std::move(places), free_arena());
+    const auto batch = std::make_shared<Batch>(std::move(files), std::move(places), arenas_.lend());
     if (!batch->size()) return batch;
     {
         const std::lock_guard<std::mutex> lock(mutex_);

@@ -72,13 +72,10 @@ public:
     std::shared_ptr<const Batch> submit(std::vector<std::string> files, std::vector<Place> places);
 
 private:
-    struct Arenas;
-
     void work();
-    std::shared_ptr<Arena> free_arena();
 
     OpenFiles shards_;
-    std::shared_ptr<Arenas> arenas_;
+    Arenas arenas_;
     std::mutex mutex_;
     std::condition_variable wake_;
     std::deque<std::shared_ptr<Batch>> waiting_;
