@@ -14,6 +14,7 @@ namespace py = pybind11;
 void bind_keys(py::module_& module);
 void bind_order(py::module_& module);
 void bind_reader(py::module_& module);
+void bind_render(py::module_& module);
 void bind_rows(py::module_& module);
 void bind_writer(py::module_& module);
 

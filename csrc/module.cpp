@@ -28,7 +28,7 @@ static void raise_as_os_error(std::exception_ptr pointer) {
 }
 
 PYBIND11_MODULE(_C, module) {
-    module.doc() = "discl._C: store bytes, data order, counter-based random numbers";
+    module.doc() = "discl._C: store bytes, data order, counter-based random numbers, views of images";
     py::register_exception_translator(&raise_as_os_error);
 
     module.def("crc32c", &crc_of<crc32c>, py::arg("data"), py::arg("crc") = 0);
@@ -36,6 +36,7 @@ PYBIND11_MODULE(_C, module) {
     bind_keys(module);
     bind_order(module);
     bind_reader(module);
+    bind_render(module);
     bind_rows(module);
     bind_writer(module);
 }

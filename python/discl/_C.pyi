@@ -1,4 +1,4 @@
-"""The compiled module: store bytes, data order, counter-based random numbers. C++17, sources in csrc/.
+"""The compiled module: store bytes, data order, counter-based random numbers, views of images. C++17, sources in csrc/.
 
 Errors: ValueError for an argument that makes no sense, OSError for what the system refuses, IndexError for
 a place outside a file, RuntimeError for bytes that are not what was written. File errors name path, offset
@@ -212,6 +212,25 @@ class Batch:
     @property
     def sizes(self) -> NDArray[np.uint32]:
         """[n, 2]: width and height as `image_header` gives them; 0, 0 where the header is not understood."""
+
+class Renderer:
+    """Makes windows of 8-bit images into float32 arrays of one size, in `threads` threads.
+
+    A window is resampled by `filter` ("linear", "cubic" or "lanczos", widened where the window gets smaller; beyond
+    the image's border its last pixels go on), rounded to whole values in 0..255, perhaps mirrored, and normalised by
+    `mean` and `std`, which have one value for each of 1 or 3 channels. Depends on nothing but the image and its
+    window: not on threads or neighbours, and on x86 not on the CPU.
+    """
+
+    def __init__(
+        self, size: int, filter: str, mean: Sequence[float], std: Sequence[float], threads: int = 1
+    ) -> None: ...
+    def render(
+        self, images: Sequence[NDArray[np.uint8]], boxes: NDArray[np.floating], flipped: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """images: [height, width, channels] each, as arrays or buffers; boxes: [n, 4] of left, top, right, bottom as
+        shares of the image; flipped: [n]. Returns [n, channels, size, size], whose memory serves a later call when
+        all views of it are gone."""
 
 def image_header(data: bytes) -> tuple[int, int, bool]:
     """(width, height, plain) of an encoded image, before EXIF turns it. Plain: a JPEG, PNG or WebP of 8 bits, grey or

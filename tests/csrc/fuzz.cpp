@@ -3,9 +3,9 @@
 //     fuzz SEED ROUNDS FOLDER [IMAGE ...]
 //
 // A round damages a good shard (bits, cuts, runs of one byte, absurd numbers, pieces of itself), then recovers it,
-// appends to it, lists it and reads from it, alone and in batches; it damages the headers of the images, and compares
-// the key table with std::map. Errors that a caller can name are fine. Anything else ends the program: a sanitizer's
-// finding, another exception, bytes handed out that are not those of their checksum.
+// appends to it, lists it and reads from it, alone and in batches; it damages the headers of the images, renders
+// windows of images, and compares the key table with std::map. Errors that a caller can name are fine. Anything else
+// ends the program: a sanitizer's finding, another exception, bytes handed out that are not those of their checksum.
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -25,6 +25,7 @@
 #include "image_header.h"
 #include "key_table.h"
 #include "order.h"
+#include "render.h"
 #include "shard_reader.h"
 #include "shard_writer.h"
 
@@ -224,6 +225,28 @@ static void use_keys(Random& random) {
     check(table.size() == twin.size() && table.find({99, 99}) == KeyTable::none, "a key that is not there");
 }
 
+// Odd sizes, thin windows and images that end where their memory does.
+static void render_windows(Random& random) {
+    const size_t channels = random() % 2 ? 3 : 1;
+    const View view{int(1 + random() % 20), Filter(random() % 3), std::vector<float>(channels, 128),
+                    std::vector<float>(channels, 1.0f / 64)};
+    std::vector<std::unique_ptr<uint8_t[]>> images;
+    std::vector<Picture> pictures;
+    for (uint64_t n = random() % 5; n; --n) {
+        const auto width = int(1 + random() % 40), height = int(1 + random() % 40);
+        const size_t bytes = size_t(width) * size_t(height) * channels;
+        images.emplace_back(new uint8_t[bytes]);
+        for (size_t i = 0; i < bytes; ++i) images.back()[i] = uint8_t(random());
+        const double left = double(below(random, 100)) / 100, top = double(below(random, 100)) / 100;
+        pictures.push_back({images.back().get(), width, height, left, top,
+                            left + (1 - left) * double(1 + random() % 100) / 100, random() % 2 ? 1 : top + 1e-6,
+                            bool(random() % 2)});
+    }
+    std::vector<float> out(pictures.size() * channels * size_t(view.size) * size_t(view.size), 99);
+    render(view, pictures, out.data(), 3);
+    for (const float value : out) check(value >= -2 && value <= 2, "a rendered value");
+}
+
 static void draw_orders(Random& random) {
     const std::vector<int64_t> ids{5, 3, 9, 1};
     const std::vector<float> weights{0, 1, 0, 2, 0, 1e-30f, 0, 0, 0, 3};
@@ -298,6 +321,7 @@ int main(int argc, char** argv) {
         read_damaged_headers(images, random);
         draw_orders(random);
         compute_lanes(random);
+        render_windows(random);
         if (round % 16 == 0) use_keys(random);
         if (round % 100 == 0) write_much(argv[3], random);
     }
