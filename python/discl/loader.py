@@ -4,10 +4,12 @@ import logging
 from collections import deque
 from collections.abc import Iterator
 from importlib.util import find_spec
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from discl._C import Renderer
 from discl.decoding import Tuner, decodings
 from discl.encoded import EncodedReader
 from discl.errors import RunFailed
@@ -21,6 +23,15 @@ log = logging.getLogger(__name__)
 PHOTO = View()
 AHEAD = 2  # batches that are being read while DALI decodes others
 BLANK = np.frombuffer(b"P5 1 1 255 \0", dtype=np.uint8)  # feeds a rank whose part of the last batch is empty
+
+
+class Fed(NamedTuple):
+    """What DALI was given for a batch: rows wished for, rows taken, and their windows as `discl.views` draws them."""
+
+    asked: np.ndarray
+    used: np.ndarray
+    boxes: np.ndarray
+    flipped: np.ndarray
 
 
 def open_loader(
@@ -38,7 +49,7 @@ class CurriculumLoader:
     image float32 [n, channels, size, size] on `device`; label, level int64 [n]; is_synth bool [n]; id: list of n
     strings. Only what is yielded counts as consumed, so `state_dict` may be taken at any batch. `substituted` counts
     images that stood in for damaged ones. `view` is by default the whole image at 224 pixels with ImageNet's mean
-    and std. `threads` C++ threads read, as many decode.
+    and std. `threads` C++ threads read, as many decode, and on a CPU as many make the windows.
 
     decode: "cpu"; on a CUDA device also "mixed" (CUDA cores), "hardware" (the JPEG engine too) and "auto", which
     tries these three for `trial` batches altogether, keeps the fastest for what runs beside it, and says so as an
@@ -55,6 +66,7 @@ class CurriculumLoader:
         self.device, self.on_event = torch.device(device), on_event
         self.tuner = Tuner(decodings(decode, self.device), trial)
         self.reader = EncodedReader(dataset, self.threads)
+        self.renderer = Renderer(view.size, view.filter, view.mean, view.std, self.threads)
         self.substituted = 0
         self._idle = None  # a pipeline that has finished its epoch and can be fed again
 
@@ -81,10 +93,10 @@ class CurriculumLoader:
 
     def _batch(self) -> dict:
         images = self._run()
-        asked, used = self._fed.popleft()
-        self.substituted += int((asked != used).sum())
+        fed = self._fed.popleft()
+        self.substituted += int((fed.asked != fed.used).sum())
         self.sampler.advance()
-        return describe(self.dataset, used, images[: len(used)])
+        return describe(self.dataset, fed.used, self._rendered(images, fed)[: len(fed.used)])
 
     def _report(self) -> None:
         if self.tuner.chosen:
@@ -97,7 +109,7 @@ class CurriculumLoader:
         self._epoch, self._first, self._last = self.sampler.epoch, self.sampler.step, len(self.sampler)
         self._asked = self._first
         self.reader.forget()
-        self._fed: deque = deque()
+        self._fed: deque[Fed] = deque()
         self._buffers: deque = deque(maxlen=PREFETCH + 2)  # DALI reads the arrays without copying them
         idle, self._idle = self._idle, None
         return idle or build_pipeline(
@@ -111,17 +123,24 @@ class CurriculumLoader:
             self._pipeline.reset()
             self._idle = self._pipeline
 
-    def _run(self) -> torch.Tensor:
-        """One batch of images. When decoding fails, damaged rows are replaced and the feed starts again."""
+    def _run(self):
+        """DALI's output for one batch. When decoding fails, damaged rows are replaced and the feed starts again."""
         while True:
             try:
                 (images,) = self._pipeline.run()
-                return torch.from_dlpack(images.as_tensor())  # shares DALI's memory and keeps it
+                return images
             except RuntimeError as error:
-                rows = [row for _, used in self._fed for row in used]
+                rows = [row for fed in self._fed for row in fed.used]
                 if not self.reader.reject_undecodable(rows):
                     raise RunFailed(f"DALI cannot decode a batch: {error}") from error
                 self._pipeline = self._open()
+
+    def _rendered(self, images, fed: Fed) -> torch.Tensor:
+        """DALI's output as normalised images: it has made them on a GPU, and decoded ones on a CPU."""
+        if self.device.type == "cuda":
+            return torch.from_dlpack(images.as_tensor())  # shares DALI's memory and keeps it
+        pixels = [images[place] for place in range(len(images))]
+        return torch.from_numpy(self.renderer.render(pixels, fed.boxes, fed.flipped))
 
     def feed(self, info):
         """What DALI asks for each batch: encoded images, window starts and ends (y, x), flips."""
@@ -133,9 +152,9 @@ class CurriculumLoader:
             self._asked += 1
         boxes, flipped = windows(self.view, self.sampler.seed, self._epoch, self.sampler.positions(self._epoch, step))
         asked, used, files = self.reader.take()
-        self._fed.append((asked, used))
         if not files:
             files, boxes, flipped = [BLANK], np.array([WHOLE], dtype=np.float32), np.array([False])
+        self._fed.append(Fed(asked, used, boxes, flipped))
         starts, ends = (np.ascontiguousarray(boxes[:, sides]) for sides in ([1, 0], [3, 2]))
         batch = files, starts, ends, flipped.astype(np.int32)
         self._buffers.append(batch)
