@@ -153,5 +153,6 @@ TARGETS = [
 # benchmark, ratio -> when the code that it measures was replaced: an older row is no measurement of this version.
 REPLACED = {
     ("engine", "float8 / bfloat16"): "2026-11-28T05:30",  # the GEGLU made and quantised in a kernel, joined projections
+    ("score", "clip input / copy"): "2026-11-28T15:30",  # pixels go from memory to the tensor cores in the lanes' order
     ("score", "discl score / DALI decode"): "2026-11-28T01:14",  # decoded images of one size come at once
 }

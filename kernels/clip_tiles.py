@@ -17,23 +17,24 @@ if TYPE_CHECKING:
     from discl.kernels.clip_plan import Axis
 
 BITS = 22  # Pillow keeps a tap's weight as an integer in units of 2**-22
-COLUMNS = 5  # of a tile: with three channels they fill 15 of a tensor core's 16 rows
-TABLE = 8  # the number of column tiles in the tables is a multiple of it
-WIDEST, TALLEST, MOST = 256, 64, 64  # SPAN, CHUNK and ROWS at most; a warp's registers hold no more
+COLUMNS = 4  # of a tile: with three channels they fill 12 of a tensor core's 16 rows, and stores are whole sectors
+TABLE = 4  # the number of column tiles in the tables is a multiple of it
+WIDEST, TALLEST, MOST = 256, 64, 64  # span, chunk and rows at most
+ALIGNS = (16, 8)  # of what a lane loads, in bytes
 
 
 @dataclasses.dataclass(frozen=True)
 class Tiles:
     """Columns first, then rows, as products of small matrices; digits from the lowest to the highest.
 
-    A column tile makes 5 columns of the result, in all channels, from `span` bytes of each image row, which begin at
+    A column tile makes 4 columns of the result, in all channels, from `span` bytes of each image row, which begin at
     align * column_first. A chunk of `chunk` image rows gives a share to the result's rows [row_first[i],
-    row_first[i + 1]) that end in it, and one to those that end in the next.
+    row_first[i + 1]) that end in it, and one to those that end in the next, at most `begun`.
 
-    column_first: int32 [T]. column_weight: int8 [T, 3, 16, span], place 5 * channel + column. column_bias: int32
-    [T, 16]. row_first: int32 [chunks + 1]. row_weight: int8 [chunks, 3, 2 * rows, chunk], place 2 * row, or
-    2 * row + 1 for the share to the next chunk. row_bias: int32 [chunks, rows]. origin: the first image row of the
-    first chunk.
+    column_first: int32 [T]. column_weight: int8 [T, 3, 16, span], place 8 * (column % 2) + 2 * channel + column // 2.
+    column_bias: int32 [T, 16]. row_first: int32 [chunks + 1]. row_weight: int8 [chunks, 3, (rows + begun) * chunk], of
+    the rows that end here, then of those that end in the next chunk, each as `_lanes` says. row_bias: int32
+    [chunks, rows]. origin: the first image row of the first chunk.
     """
 
     count: int  # of column tiles, without those that fill the tables
@@ -44,6 +45,7 @@ class Tiles:
     column_bias: torch.Tensor
     chunk: int
     rows: int
+    begun: int
     origin: int
     row_first: torch.Tensor
     row_weight: torch.Tensor
@@ -58,13 +60,18 @@ class Tiles:
         if across["span"] > WIDEST or down["chunk"] > TALLEST or down["rows"] > MOST:
             return None
         whole = rows.length >= down["origin"] + down["chunk"] * len(down["row_weight"]) and (
-            3 * columns.length >= across["span"]
+            line(columns.length) >= across["span"]
         )
         tables = {
             name: torch.from_numpy(value).to(device) if isinstance(value, np.ndarray) else value
             for name, value in (across | down).items()
         }
         return cls(**tables, whole=whole)
+
+
+def line(width: int) -> int:
+    """Bytes of an image row as the kernel reads it; others than of a multiple of 8 pixels are lengthened."""
+    return 3 * width if width % 8 == 0 else -(-3 * width // 16) * 16
 
 
 def _across(axis: Axis) -> dict:
@@ -78,19 +85,21 @@ def _across(axis: Axis) -> dict:
 
     def fit(align: int) -> tuple[int, int, np.ndarray]:
         first = 3 * low // align * align
-        span = _power(int((3 * high - first).max()), 32)
-        return span, -align, np.minimum(first, max(3 * axis.length - span, 0) // align * align)
+        span = _power(int((3 * high - first).max()), max(32, 4 * align))
+        return span, -align, np.minimum(first, max(line(axis.length) - span, 0) // align * align)
 
     # The widest loads that do not widen the tile.
-    span, align, first = min((fit(align) for align in (16, 8, 4, 2, 1) if 3 * axis.length % align == 0), key=_key)
+    span, align, first = min((fit(align) for align in ALIGNS if line(axis.length) % align == 0), key=_key)
     full = -(-count // TABLE) * TABLE
     table = np.zeros((full, 3, 16, span), np.int8)
     bias = np.zeros((full, 16), np.int32)
     output, tap = weight.nonzero()
     for channel in range(3):
+        # A lane gets the results of places n and n + 8: neighbours, which it stores together.
+        n = 8 * (column % 2) + 2 * channel + column // 2
         place = 3 * (start[output] + tap) + channel - first[tile[output]]
-        table[tile[output], :, COLUMNS * channel + column[output], place] = _digits(weight[output, tap])
-        bias[tile, COLUMNS * channel + column] = _bias(axis, weight) - (128 << BITS)  # the result is signed again
+        table[tile[output], :, n[output], place] = _digits(weight[output, tap])
+        bias[tile, n] = _bias(axis, weight) - (128 << BITS)  # the result is signed again
     return {
         "count": count,
         "align": -align,
@@ -110,22 +119,34 @@ def _down(axis: Axis) -> dict:
     ends = np.maximum.accumulate(np.where(used, last, 0)) // chunk
     chunks = int(ends[-1]) + 1
     first = np.searchsorted(ends, np.arange(chunks + 1))
-    rows = _power(int(np.diff(first).max()), 8)
-    table = np.zeros((chunks, 3, 2 * rows, chunk), np.int8)
-    bias = np.zeros((chunks, rows), np.int32)
+    row = np.arange(len(start)) - first[ends]
     output, tap = weight.nonzero()
     of, place = np.divmod(start[output] + tap, chunk)
-    row = np.arange(len(start)) - first[ends]
-    table[of, :, 2 * row[output] + ends[output] - of, place] = _digits(weight[output, tap])
+    later = of < ends[output]
+    rows, begun = (_power(int(most) + 1, 8) for most in (row.max(), row[output[later]].max(initial=0)))
+    shares = [np.zeros((chunks, 3, size, chunk), np.int8) for size in (rows, begun)]
+    for share, here in zip(shares, (~later, later), strict=True):
+        share[of[here], :, row[output[here]], place[here]] = _digits(weight[output[here], tap[here]])
+    bias = np.zeros((chunks, rows), np.int32)
     bias[ends, row] = _bias(axis, weight)
     return {
         "chunk": chunk,
         "rows": rows,
+        "begun": begun,
         "origin": origin,
         "row_first": first.astype(np.int32),
-        "row_weight": table,
+        "row_weight": np.concatenate([_lanes(share) for share in shares], 2),
         "row_bias": bias,
     }
+
+
+def _lanes(share: np.ndarray) -> np.ndarray:
+    """[chunks, 3, n, chunk] -> [chunks, 3, n * chunk]: a lane of a tensor core takes its quarter of row after row, 16
+    bytes at a time where there are as many, and eight rows are side by side."""
+    chunks, digits, n, chunk = share.shape
+    together = min(64 // chunk, n // 8)
+    quarters = share.reshape(chunks, digits, n // 8 // together, together, 8, 4, chunk // 4)
+    return quarters.transpose(0, 1, 2, 4, 5, 3, 6).reshape(chunks, digits, n * chunk)
 
 
 def _key(fit: tuple[int, int, np.ndarray]) -> tuple[int, int]:

@@ -15,7 +15,8 @@ F32, I32, U8 = "*fp32", "*i32", "*u8"
 STEP = {"x": F32, "guidance": F32, "coef": F32, "next_x": F32, "x0": F32, "row_size": "i32"}
 TABLES = dict.fromkeys(("column_weight", "row_weight"), "*i8")
 TABLES |= dict.fromkeys(("column_first", "column_bias", "row_first", "row_bias"), I32)
-SIZES = ("groups", "height", "words", "origin", "chunks")
+SIZES = ("groups", "height", "vectors", "origin", "chunks")
+FUSED_TILE = {"ALIGN": 16, "WHOLE": True, "TILES": 4, "SPAN": 64, "CHUNK": 32, "ROWS": 16, "BEGUN": 8, "LINEAR": True}
 IMAGE = {"HEIGHT": 224, "WIDTH": 224, "BITS": 22, "PACK": PACK}
 TAPS = {"start": I32, "weight": I32, "fill": I32}
 SCORE_ROWS = dict.fromkeys(("embeddings", "texts", "references"), "*fp16")
@@ -39,7 +40,7 @@ CASES = {
     "clip_input": (
         _fused,
         TABLES | {"images": U8, "offset": F32, "factor": F32, "tower_input": "*fp16"} | dict.fromkeys(SIZES, "i32"),
-        {"ALIGN": 8, "WHOLE": True, "TILES": 4, "SPAN": 64, "CHUNK": 32, "ROWS": 16, "LINEAR": True} | IMAGE,
+        FUSED_TILE | IMAGE,
     ),
     "resize": (
         _resize,
@@ -71,17 +72,36 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_compiles_without_hidden_fused_multiply_adds(case, tmp_path, monkeypatch):
+    binary = compiled(case, tmp_path, monkeypatch)
+    assert ("fma" in binary.asm["ptx"]) == (case in FUSED)
+    assert len(binary.asm["cubin"]) > 1000
+
+
+def test_clip_input_multiplies_the_bytes_that_its_lanes_load(tmp_path, monkeypatch):
+    """Pixels and weights come 16 bytes at a time and never go through shared memory, which holds the result alone."""
+    binary = compiled("clip_input", tmp_path, monkeypatch, aligned=True, num_stages=1)
+    assert binary.metadata.shared == FUSED_TILE["ROWS"] * 4 * 16 * 2  # rows, planes, columns, bytes
+    pixels, digits, shares = 4, 6, 3
+    assert binary.asm["ptx"].count("ld.global.v4.b32") == 2 * pixels + digits + shares
+    assert "st.global.v4.b32" in binary.asm["ptx"]
+
+
+def compiled(case, folder, monkeypatch, aligned=False, **options):
+    """`aligned`: pointers and sizes are multiples of 16, as the launch of an allocated tensor finds them."""
     triton = pytest.importorskip("triton")
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(folder))
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     kernel, types, constants = CASES[case]
     jitted = kernel.jitted_function()
     signature = {name: types.get(name, "constexpr") for name in jitted.arg_names}
     constants = {name: 1024 for name in jitted.arg_names if name == "BLOCK"} | constants
-    source = ASTSource(jitted, signature, constants)
-    binary = triton.compile(source, target=GPUTarget(*HOPPER), options=OPTIONS)
-    assert ("fma" in binary.asm["ptx"]) == (case in FUSED)
-    assert len(binary.asm["cubin"]) > 1000
+    multiples = {
+        (at,): [["tt.divisibility", 16]]
+        for at, name in enumerate(jitted.arg_names)
+        if aligned and signature[name] != "constexpr"
+    }
+    source = ASTSource(jitted, signature, constants, multiples)
+    return triton.compile(source, target=GPUTarget(*HOPPER), options=OPTIONS | options)
