@@ -13,10 +13,10 @@ NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EM
 CLAIM_S = 5.0  # a claim is held for microseconds; one that is older was left by a dead process
 
 
-def write_atomic(path: str | os.PathLike, data: bytes) -> None:
-    """Write `data` beside `path`, fsync it, rename it into place and fsync the folder."""
+def write_atomic(path: str | os.PathLike, *pieces: bytes | memoryview) -> None:
+    """Write `pieces`, end to end, beside `path`, fsync them, rename them into place and fsync the folder."""
     path = Path(path)
-    with _beside(path, data) as temporary:
+    with _beside(path, *pieces) as temporary:
         os.replace(temporary, path)
     fsync_folder(path.parent)
 
@@ -56,12 +56,12 @@ def put_if_absent(path: str | os.PathLike, data: bytes) -> None:
 
 
 @contextmanager
-def _beside(path: Path, data: bytes) -> Iterator[Path]:
-    """A durable file with `data` in the folder of `path`, gone at the end unless it was renamed."""
+def _beside(path: Path, *pieces: bytes | memoryview) -> Iterator[Path]:
+    """A durable file with `pieces` in the folder of `path`, gone at the end unless it was renamed."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         yield temporary

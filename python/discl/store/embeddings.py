@@ -8,12 +8,12 @@ import numpy as np
 from discl.errors import StoreError
 
 
-def npy_file(stacked: np.ndarray) -> bytes:
-    """The file's content: fp16 [rows, D] as its bytes in rows, uint8 [rows, 2 D]."""
+def npy_header(rows: int, width: int) -> bytes:
+    """What the file has in front of fp16 [rows, width]."""
     buffer = io.BytesIO()
-    header = {"descr": "<f2", "fortran_order": False, "shape": (len(stacked), stacked.shape[1] // 2)}
+    header = {"descr": "<f2", "fortran_order": False, "shape": (rows, width)}
     np.lib.format.write_array_header_1_0(buffer, header)
-    return b"".join([buffer.getvalue(), stacked.data])
+    return buffer.getvalue()
 
 
 def read_embeddings(path: Path, rows: int) -> np.ndarray:

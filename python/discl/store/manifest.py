@@ -49,9 +49,12 @@ def manifest_path(number: int) -> str:
     return f"manifest/{number:06d}.json"
 
 
-def data_entry(data: bytes) -> dict[str, Any]:
+def data_entry(*pieces: bytes | memoryview) -> dict[str, Any]:
     """Size and digest of a file's content, as the manifest records them."""
-    return {"bytes": len(data), "blake2b": hashlib.blake2b(data, digest_size=16).hexdigest()}
+    digest = hashlib.blake2b(digest_size=16)
+    for piece in pieces:
+        digest.update(piece)
+    return {"bytes": sum(memoryview(piece).nbytes for piece in pieces), "blake2b": digest.hexdigest()}
 
 
 def tar_entry(bytes: int, crc32c: int) -> dict[str, Any]:

@@ -6,7 +6,6 @@ A crash at any point leaves a state that `OpenShard` continues from:
     NNNNNN.tar + journal + manifest entry     sealing had finished: the journal is removed
 """
 
-import io
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -24,10 +23,12 @@ from discl.atomic import fsync_folder, write_atomic
 from discl.errors import StoreError
 from discl.store import history, manifest
 from discl.store.columns import EncodedRow, check_key, split_lines, user_columns_of
-from discl.store.embeddings import npy_file
+from discl.store.embeddings import npy_header
 from discl.store.unsealed_index import UnsealedIndex
 
 FLOAT32 = np.dtype(np.float32)
+# Columns that hardly repeat: a dictionary of their values costs time and space.
+DISTINCT = {"key", "created_at", "noise_seed", "text_score", "image_score", "margin", "offset", "length", "crc32c"}
 
 
 class OpenShard:
@@ -143,14 +144,15 @@ class OpenShard:
         return {name: [row.get(name) for row in rows] for name in self.user_columns}
 
     def _write_embeddings(self) -> dict[str, Any]:
-        stacked = self._writer.embeddings().reshape(self.samples, -1)
-        return _written(self.root / manifest.embeddings_path(self.number), npy_file(stacked))
+        header = npy_header(self.samples, self._writer.embedding_bytes // 2)
+        path = self.root / manifest.embeddings_path(self.number)
+        return _written(path, header, self._writer.embeddings().data)
 
 
-def _written(path: Path, data: bytes) -> dict[str, Any]:
+def _written(path: Path, *pieces: bytes | memoryview) -> dict[str, Any]:
     """The manifest's entry of a file, which is written."""
-    write_atomic(path, data)
-    return manifest.data_entry(data)
+    write_atomic(path, *pieces)
+    return manifest.data_entry(*pieces)
 
 
 def unsealed_numbers(root: Path) -> list[int]:
@@ -194,8 +196,9 @@ def _numbers(root: Path, suffix: str) -> Iterator[int]:
             yield int(stem)
 
 
-def parquet(table: pa.Table) -> bytes:
+def parquet(table: pa.Table) -> memoryview:
     """An index as its file holds it."""
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
+    buffer = pa.BufferOutputStream()  # a file of Python's would ask for the GIL at every page
+    repeating = [name for name in table.column_names if name not in DISTINCT]
+    pq.write_table(table, buffer, compression="zstd", use_dictionary=repeating)
+    return memoryview(buffer.getvalue())
