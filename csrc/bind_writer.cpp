@@ -5,7 +5,6 @@
 #include <memory>
 
 #include "bind.h"
-#include "half.h"
 #include "shard_writer.h"
 
 namespace discl {
@@ -29,32 +28,32 @@ static WriterHandle open_writer(const std::string& tar, const std::string& journ
 
 namespace {
 
-// An embedding in fp16: bytes and arrays as they are, float32 rounded.
-class Halves {
+// An embedding where it lies: bytes and arrays are fp16, but for those of float32.
+class Embedding {
 public:
-    explicit Halves(const py::object& given) {
-        using Floats = py::array_t<float, py::array::c_style>;
-        if (Floats::check_(given)) {
-            const auto floats = py::reinterpret_borrow<Floats>(given);
-            append_halves(rounded_, floats.data(), size_t(floats.size()));
+    explicit Embedding(const py::object& given) {
+        using Array = py::array_t<float, py::array::c_style>;
+        if (Array::check_(given)) {
+            const auto array = py::reinterpret_borrow<Array>(given);
+            floats_ = {array.data(), size_t(array.size())};
         } else if (PyObject_GetBuffer(given.ptr(), &buffer_, PyBUF_SIMPLE)) {
             throw py::error_already_set();
         }
     }
-    ~Halves() {
+    ~Embedding() {
         if (buffer_.obj) PyBuffer_Release(&buffer_);
     }
-    Halves(const Halves&) = delete;
-    Halves& operator=(const Halves&) = delete;
+    Embedding(const Embedding&) = delete;
+    Embedding& operator=(const Embedding&) = delete;
 
-    operator std::string_view() const {
-        if (!buffer_.obj) return rounded_;
+    Floats floats() const { return floats_; }
+    std::string_view halves() const {
         return {static_cast<const char*>(buffer_.buf), static_cast<size_t>(buffer_.len)};
     }
 
 private:
     Py_buffer buffer_{};
-    std::string rounded_;
+    Floats floats_;
 };
 
 }  // namespace
@@ -69,10 +68,10 @@ static Owner hold(const py::bytes& data) {
 
 // Keeps the GIL unless there is no room: it takes 3 us, and getting the GIL back among encoding threads more.
 static uint64_t append(ShardWriter& writer, std::string_view key, std::string_view extension,
-                   const py::bytes& image, const py::bytes& json, const py::bytes& row,
-                   const py::object& embedding) {
-    const Halves vector(embedding);
-    const Sample sample{key, extension, view(image), view(json), view(row), vector, hold(image)};
+                   const py::bytes& image, uint64_t in_tar, const py::bytes& row, const py::object& given) {
+    const Embedding embedding(given);
+    const Sample sample{key,       extension,          view(image), in_tar,
+                        view(row), embedding.halves(), hold(image), embedding.floats()};
     while (!writer.append(sample)) {
         const py::gil_scoped_release release;
         writer.wait_for_room();
@@ -120,7 +119,7 @@ void bind_writer(py::module_& module) {
     py::class_<ShardWriter, WriterHandle>(module, "ShardWriter")
         .def(py::init(&open_writer), py::arg("tar"), py::arg("journal"), py::arg("sync_samples") = 64,
              py::arg("sync_seconds") = 10.0)
-        .def("append", &append, py::arg("key"), py::arg("extension"), py::arg("image"), py::arg("json"),
+        .def("append", &append, py::arg("key"), py::arg("extension"), py::arg("image"), py::arg("in_tar"),
              py::arg("row"), py::arg("embedding"))
         .def("flush", &ShardWriter::flush, unlocked)
         .def("records", &record_list)

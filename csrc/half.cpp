@@ -28,10 +28,10 @@ uint16_t half(float value) {
 }
 
 #if defined(__x86_64__)
-__attribute__((target("avx,f16c"))) static size_t convert(uint16_t* out, const float* values, size_t count) {
+__attribute__((target("avx,f16c"))) static size_t convert(char* out, const float* values, size_t count) {
     size_t done = 0;
     for (; done + 8 <= count; done += 8)
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + done),
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + sizeof(uint16_t) * done),
                          _mm256_cvtps_ph(_mm256_loadu_ps(values + done), _MM_FROUND_TO_NEAREST_INT));
     return done;
 }
@@ -39,14 +39,17 @@ __attribute__((target("avx,f16c"))) static size_t convert(uint16_t* out, const f
 
 void append_halves(std::string& out, const float* values, size_t count) {
     const size_t begin = out.size();
-    out.resize(begin + 2 * count);
-    auto* halves = reinterpret_cast<uint16_t*>(&out[begin]);
+    out.resize(begin + sizeof(uint16_t) * count);
+    char* const halves = out.data() + begin;  // at any address
     size_t done = 0;
 #if defined(__x86_64__)
     static const bool converts = __builtin_cpu_supports("avx") && __builtin_cpu_supports("f16c");
     if (converts) done = convert(halves, values, count);
 #endif
-    for (; done < count; ++done) halves[done] = half(values[done]);
+    for (; done < count; ++done) {
+        const uint16_t one = half(values[done]);
+        std::memcpy(halves + sizeof one * done, &one, sizeof one);
+    }
 }
 
 }  // namespace discl

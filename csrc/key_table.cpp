@@ -6,15 +6,19 @@ namespace discl {
 
 __extension__ typedef unsigned __int128 uint128_t;
 
-static int digit_of(char hex) {
-    return hex >= '0' && hex <= '9' ? hex - '0' : hex >= 'a' && hex <= 'f' ? hex - 'a' + 10 : -1;
-}
+// The value of every character as a hex digit; -1: it is none.
+static constexpr std::array<int8_t, 256> digits = [] {
+    std::array<int8_t, 256> values{};
+    for (int8_t& value : values) value = -1;
+    for (int8_t i = 0; i < 16; ++i) values[uint8_t("0123456789abcdef"[i])] = i;
+    return values;
+}();
 
 bool parse_key(std::string_view hex, Key& key) {
     if (hex.size() != 32) return false;
     int all = 0;  // negative once a digit is none
     for (size_t i = 0; i < 32; ++i) {
-        const int digit = digit_of(hex[i]);
+        const int digit = digits[uint8_t(hex[i])];
         all |= digit;
         key[i / 16] = key[i / 16] << 4 | uint64_t(digit & 15);
     }

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "crc32c.h"
+#include "half.h"
 #include "tar.h"
 
 namespace discl {
@@ -94,41 +95,47 @@ void ShardWriter::note(const RecordHeader& header) {
 
 constexpr uint64_t least_borrowed = 4096;  // a shorter image is copied in less time than its owner is counted
 
+static uint64_t embedding_bytes(const Sample& sample) {
+    return sample.embedding.size() + sizeof(uint16_t) * sample.floats.count;
+}
+
 // A sample's tar members, and its record without the checksums, which `complete` enters.
 static void fill(WriteBatch& batch, const Sample& sample) {
     const auto end = [&] { return batch.begin.tar + batch.tar.size(); };
     RecordHeader header{};
     header.magic = record_magic;
     header.row_bytes = uint32_t(sample.row.size());
-    header.embedding_bytes = uint32_t(sample.embedding.size());
+    header.embedding_bytes = uint32_t(embedding_bytes(sample));
     header.tar_begin = end();
     header.data_offset = no_data;
     header.data_length = sample.image.size();
     if (!sample.extension.empty()) {
-        const std::string stem = std::string(sample.key) + ".";
         std::string& out = batch.tar.own();
-        append_header(out, stem + std::string(sample.extension), sample.image.size());
+        append_header(out, sample.key, sample.extension, sample.image.size());
         header.data_offset = end();
         if (sample.owner && sample.image.size() >= least_borrowed) batch.tar.borrow(sample.image, sample.owner);
         else out.append(sample.image);
         append_padding(out, sample.image.size());
-        append_header(out, stem + "json", sample.json.size());
-        out.append(sample.json);
-        append_padding(out, sample.json.size());
+        const std::string_view columns = sample.row.substr(sample.in_tar);
+        append_header(out, sample.key, "json", 1 + columns.size());
+        out.append(1, '{').append(columns);
+        append_padding(out, 1 + columns.size());
     }
     header.tar_end = end();
     batch.journal.append(bytes_of(header)).append(sample.row).append(sample.embedding);
+    append_halves(batch.journal, sample.floats.values, sample.floats.count);
 }
 
 bool ShardWriter::append(const Sample& sample) {
-    if (sample.row.size() > UINT32_MAX || sample.embedding.size() > UINT32_MAX)
+    if (sample.row.size() > UINT32_MAX || embedding_bytes(sample) > UINT32_MAX)
         throw std::invalid_argument("the row of sample " + std::string(sample.key) + " is larger than 4 GiB");
     return behind_.append([&](WriteBatch& batch) {
         const Rope::Mark tar = batch.tar.mark();
         const size_t journal = batch.journal.size();
         try {
             fill(batch, sample);
-            rows_.append(sample.row, sample.embedding);
+            const std::string_view records(batch.journal);
+            rows_.append(sample.row, records.substr(records.size() - embedding_bytes(sample)));
         } catch (...) {
             batch.tar.cut(tar);
             batch.journal.resize(journal);

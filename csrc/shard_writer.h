@@ -14,11 +14,18 @@
 
 namespace discl {
 
+struct Floats {
+    const float* values = nullptr;
+    size_t count = 0;
+};
+
 struct Sample {
     std::string_view key, extension;  // extension empty: no image, only a row
-    std::string_view image, json;     // the two tar members
+    std::string_view image;
+    uint64_t in_tar;                  // the tar's JSON is a brace and the row from this byte on
     std::string_view row, embedding;  // for the journal
     Owner owner;                      // of the image, which is then not copied; empty: it is
+    Floats floats{};                  // the embedding where it is not fp16 yet
 };
 
 // Where an image lies in the tar; offset = no_data: the sample has none.

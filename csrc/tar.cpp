@@ -30,22 +30,39 @@ static void put_octal(char* out, int digits, uint64_t value) {
     for (int i = digits; i-- > 0; value /= 8) out[i] = char('0' + value % 8);
 }
 
-void append_header(std::string& out, std::string_view name, uint64_t length) {
-    if (name.empty() || name.size() > sizeof Ustar::name - 1 || length >= largest_member)
-        throw std::invalid_argument("tar member '" + std::string(name) + "' of " +
-                                    std::to_string(length) + " bytes does not fit a USTAR header");
+// What the headers have in common: all but name, size and checksum.
+static Ustar blank_header() {
     Ustar header{};
-    std::memcpy(header.name, name.data(), name.size());
     std::memcpy(header.mode, "0000644", 8);
     std::memcpy(header.uid, "0000000", 8);
     std::memcpy(header.gid, "0000000", 8);
-    put_octal(header.size, 11, length);
     std::memcpy(header.mtime, "00000000000", 12);
     header.type = '0';
     std::memcpy(header.magic, "ustar", 6);
     std::memcpy(header.version, "00", 2);
-    put_octal(header.checksum, 6, checksum(header));
     header.checksum[7] = ' ';
+    return header;
+}
+
+static unsigned sum_of(const char* bytes, size_t count) {
+    unsigned sum = 0;
+    for (size_t i = 0; i < count; ++i) sum += static_cast<unsigned char>(bytes[i]);
+    return sum;
+}
+
+void append_header(std::string& out, std::string_view stem, std::string_view extension, uint64_t length) {
+    static const Ustar blank = blank_header();
+    static const unsigned blank_sum = checksum(blank);
+    const size_t name = stem.size() + 1 + extension.size();
+    if (name > sizeof Ustar::name - 1 || length >= largest_member)
+        throw std::invalid_argument("tar member '" + std::string(stem) + "." + std::string(extension) + "' of " +
+                                    std::to_string(length) + " bytes does not fit a USTAR header");
+    Ustar header = blank;
+    std::memcpy(header.name, stem.data(), stem.size());
+    header.name[stem.size()] = '.';
+    std::memcpy(header.name + stem.size() + 1, extension.data(), extension.size());
+    put_octal(header.size, 11, length);
+    put_octal(header.checksum, 6, blank_sum + sum_of(header.name, name) + sum_of(header.size, 11));
     out.append(reinterpret_cast<const char*>(&header), sizeof header);
 }
 

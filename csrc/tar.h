@@ -16,9 +16,9 @@ struct Member {
     uint64_t offset, length;  // of the data
 };
 
-// Appends the header of one member, behind which its data and their padding belong. Throws std::invalid_argument for a
-// name or a length that the header cannot hold.
-void append_header(std::string& out, std::string_view name, uint64_t length);
+// Appends the header of the member <stem>.<extension>, behind which its data and their padding belong. Throws
+// std::invalid_argument for a name or a length that the header cannot hold.
+void append_header(std::string& out, std::string_view stem, std::string_view extension, uint64_t length);
 void append_padding(std::string& out, uint64_t length);
 
 // Every member of a finished tar. Throws std::runtime_error for a bad header, a member that is no plain file,

@@ -87,9 +87,11 @@ class ShardWriter:
 
     def __init__(self, tar: str, journal: str, sync_samples: int = 64, sync_seconds: float = 10.0) -> None: ...
     def append(
-        self, key: str, extension: str, image: bytes, json: bytes, row: bytes, embedding: bytes | NDArray
+        self, key: str, extension: str, image: bytes, in_tar: int, row: bytes, embedding: bytes | NDArray
     ) -> int:
         """Take <key>.<extension> and <key>.json for the tar, row and embedding for the journal. extension "": no image.
+
+        <key>.json is a brace and the row from byte `in_tar` on.
 
         embedding: fp16, or float32 [D], which is rounded to it. Returns the bytes of tar and journal, with
         what is still to be written.

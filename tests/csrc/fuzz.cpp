@@ -99,8 +99,10 @@ static void append(ShardWriter& writer, uint64_t number, Random& random) {
     const bool bare = number % 3 == 2;
     const std::string image = noise(random, bare ? 0 : random() % 6000 + 1), row = "{\"n\":1}", vector = noise(random, 8);
     const auto kept = std::make_shared<const std::string>(image);
-    const Sample sample = random() % 2 ? Sample{key, bare ? "" : "jpg", image, row, row, vector, {}}
-                                       : Sample{key, bare ? "" : "jpg", *kept, row, row, vector, kept};
+    const float floats[] = {1, -0.5, 1e-6f, 1e6f};
+    Sample sample{key, bare ? "" : "jpg", image, 1, row, vector, {}};
+    if (random() % 2) sample.image = *kept, sample.owner = kept;
+    if (random() % 2) sample.embedding = {}, sample.floats = {floats, 4};
     while (!writer.append(sample)) writer.wait_for_room();
 }
 
@@ -204,7 +206,7 @@ static void write_much(const std::string& folder, Random& random) {
     ShardWriter writer(folder + "/much.tar", folder + "/much.journal", {3, 0.001});
     for (int n = 0; n < 40; ++n) {
         const auto kept = std::make_shared<const std::string>(image);
-        const Sample sample{"much", "jpg", *kept, row, row, row, random() % 2 ? Owner(kept) : Owner()};
+        const Sample sample{"much", "jpg", *kept, 1, row, row, random() % 2 ? Owner(kept) : Owner()};
         while (!writer.append(sample)) writer.wait_for_room();
         check(writer.synced_samples() <= writer.samples(), "what is synced was appended");
         if (random() % 10 == 0) writer.flush(), check(writer.synced_samples() == writer.samples(), "a flush");

@@ -10,7 +10,7 @@ def key(i: int) -> str:
     return f"{i:032x}"
 
 
-def samples(count: int, seed: int = 0) -> list[tuple[str, str, bytes, bytes, bytes, bytes]]:
+def samples(count: int, seed: int = 0) -> list[tuple[str, str, bytes, int, bytes, bytes]]:
     """Arguments of ShardWriter.append: every third has no image, lengths straddle the tar's blocks."""
     rng = random.Random(seed)
     lengths = [1, 511, 512, 513, 2000]
@@ -18,9 +18,14 @@ def samples(count: int, seed: int = 0) -> list[tuple[str, str, bytes, bytes, byt
     for i in range(count):
         bare = i % 3 == 2
         image = b"" if bare else rng.randbytes(lengths[i % len(lengths)])
-        json = b"" if bare else b'{"i":%d}' % i
-        out.append((key(i), "" if bare else "png", image, json, b'{"row":%d}' % i, rng.randbytes(6)))
+        row = b'{"run":"%s","i":%d}' % (b"r" * (i % 4), i)
+        out.append((key(i), "" if bare else "png", image, row.index(b'"i"'), row, rng.randbytes(6)))
     return out
+
+
+def in_tar(sample: tuple[str, str, bytes, int, bytes, bytes]) -> bytes:
+    """What the tar has of a row."""
+    return b"{" + sample[4][sample[3] :]
 
 
 class Pair:

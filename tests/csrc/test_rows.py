@@ -60,7 +60,7 @@ def test_a_row_that_lacks_columns_or_fits_none_is_refused():
 
 def halves(values: np.ndarray, folder) -> np.ndarray:
     writer = Pair(folder).open()
-    writer.append(key(0), "", b"", b"", b"{}", values)
+    writer.append(key(0), "", b"", 0, b"{}", values)
     return writer.embeddings().view(np.float16)
 
 
@@ -91,9 +91,9 @@ def test_rows_and_embeddings_are_kept_in_order_and_survive(tmp_path):
     writer = pair.open()
     assert (len(writer.rows()), len(writer.embeddings()), writer.embedding_bytes) == (0, 0, 0)
     for i in range(7):  # the first and the last have none
-        writer.append(key(i), "", b"", b"", b"row %d" % i, vectors[i - 1] if 0 < i < 6 else b"")
+        writer.append(key(i), "", b"", 0, b"row %d" % i, vectors[i - 1] if 0 < i < 6 else b"")
     with pytest.raises(ValueError, match="an embedding of 4 bytes among those of 12"):
-        writer.append(key(7), "", b"", b"", b"row", vectors[0, :2].copy())
+        writer.append(key(7), "", b"", 0, b"row", vectors[0, :2].copy())
     missing = np.full((1, 6), np.nan, np.float16)
     for found in (writer, (writer.close(), pair.open())[1]):
         assert found.rows().tobytes() == b"".join(b"row %d\n" % i for i in range(7))
@@ -107,8 +107,8 @@ def test_images_are_let_go_of_when_they_are_written(tmp_path):
     writer, image = Pair(tmp_path).open(), bytes(range(256)) * 100
     before = sys.getrefcount(image)
     for i in range(5):
-        writer.append(key(i), "png", image, b"{}", b"{}", b"")
+        writer.append(key(i), "png", image, 1, b"{}", b"")
     writer.flush()
-    writer.append(key(5), "", b"", b"", b"{}", b"")
+    writer.append(key(5), "", b"", 0, b"{}", b"")
     assert sys.getrefcount(image) == before
     assert writer.records()[3][2][2] == _C.crc32c(image)

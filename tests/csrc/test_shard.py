@@ -7,7 +7,7 @@ import warnings
 import pytest
 
 from discl import _C
-from tests.csrc.shards import Pair, key, samples
+from tests.csrc.shards import Pair, in_tar, key, samples
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def sealed(tmp_path):
 
 
 def expected_members(given):
-    pairs = [((k, ext, image), (k, "json", json)) for k, ext, image, json, _, _ in given if ext]
+    pairs = [(sample[:3], (sample[0], "json", in_tar(sample))) for sample in given if sample[1]]
     return [(f"{k}.{ext}", data) for pair in pairs for k, ext, data in pair]
 
 
@@ -71,7 +71,7 @@ def test_webdataset_reads_ours(sealed):
 
         found = list(webdataset.WebDataset(str(path), shardshuffle=False))
     assert [(s["__key__"], s["png"], s["json"]) for s in found] == [
-        (k, image, json) for k, ext, image, json, _, _ in given if ext
+        (*sample[:3:2], in_tar(sample)) for sample in given if sample[1]
     ]
 
 
@@ -138,8 +138,10 @@ def test_links_and_folders_are_refused(tmp_path):
         _C.ShardReader(str(path)).members()
 
 
-def test_a_name_that_does_not_fit(tmp_path):
+def test_a_name_and_a_row_that_do_not_fit(tmp_path):
     writer = Pair(tmp_path).open()
     with pytest.raises(ValueError, match="does not fit a USTAR header"):
-        writer.append("a" * 120, "png", b"x", b"{}", b"{}", b"")
+        writer.append("a" * 120, "png", b"x", 1, b"{}", b"")
+    with pytest.raises(IndexError):
+        writer.append(key(0), "png", b"x", 3, b"{}", b"")
     assert (writer.samples, writer.records()) == (0, [])

@@ -128,7 +128,7 @@ def leave_journal(store: Path, row: dict) -> None:
     """An unsealed shard with one sample, whatever its row."""
     (store / "shards").mkdir()
     writer = _C.ShardWriter(str(store / "shards/000000.tar.tmp"), str(store / "shards/000000.journal"))
-    writer.append(row["key"], "png", b"image", b"{}", orjson.dumps(row), b"")
+    writer.append(row["key"], "png", b"image", 1, orjson.dumps(row), b"")
     writer.close()
 
 

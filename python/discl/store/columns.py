@@ -96,8 +96,8 @@ def check_user_columns(names: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-# A row with every column in the journal's order, and its JSON for the journal and for the tar.
-EncodedRow = tuple[dict[str, Any], bytes, bytes]
+# A row with every column in the journal's order, its JSON, and where in that the tar's columns begin.
+EncodedRow = tuple[dict[str, Any], bytes, int]
 
 
 class RowEncoder:
@@ -117,7 +117,7 @@ class RowEncoder:
         full["run_id"] = full["run_id"] or self.run_id
         full["created_at"] = full["created_at"] or datetime.datetime.now(_UTC)
         encoded = _json(full)
-        return full, encoded, b"{" + encoded[encoded.index(_KEY) + 1 :]  # inside a string its quotes would be escaped
+        return full, encoded, encoded.index(_KEY) + 1  # inside a string its quotes would be escaped
 
 
 def fit(row: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ class Keys(Set):
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
         self._table = _C.KeyTable()
+        self.add = self._table.add  # False if it was there already; ValueError unless it is 32 lowercase hex characters
         for key in keys:
             self._table.add(key)
 
@@ -33,10 +34,6 @@ class Keys(Set):
 
     def __iter__(self) -> Iterator[str]:
         return (self._table[number] for number in range(len(self._table)))
-
-    def add(self, key: str) -> bool:
-        """False if it was there already. ValueError unless it is 32 lowercase hex characters."""
-        return self._table.add(key)
 
     def add_column(self, column: pa.Array) -> int:
         """Add an index's key column; returns how many were new. StoreError for what is no key."""

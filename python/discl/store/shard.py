@@ -48,6 +48,7 @@ class OpenShard:
         self.user_columns = dict.fromkeys(user_columns)
         if self.samples:  # a new shard's names become durable with its first samples
             fsync_folder(self._sealed.parent)
+        self._shape: tuple[int, ...] | None = None  # of the embeddings that were checked
         self._index = UnsealedIndex()
         for row in self.rows():
             self.user_columns |= dict.fromkeys(user_columns_of(row))
@@ -85,13 +86,15 @@ class OpenShard:
         key = values["key"]
         vector = b"" if embedding is None else self._checked(key, embedding)
         if image is None:
-            extension, image, in_tar = "", b"", b""
+            extension, image = "", b""
         written = self._writer.append(key, extension, image, in_tar, journalled, vector)
         self._index.append(values)
         return written
 
     def _checked(self, key: str, embedding: np.ndarray) -> np.ndarray:
         """fp16 [D], or float32, which becomes that on its way."""
+        if embedding.__class__ is np.ndarray and embedding.dtype is FLOAT32 and embedding.shape == self._shape:
+            return np.ascontiguousarray(embedding)
         vector, width = np.asarray(embedding, order="C"), self._writer.embedding_bytes // 2
         if vector.dtype != FLOAT32:
             vector = vector.astype(np.float16)
@@ -99,6 +102,7 @@ class OpenShard:
             raise StoreError(
                 f"sample {key}: embedding of shape {list(vector.shape)}, expected [{width or 'any'}] as before"
             )
+        self._shape = vector.shape
         return vector
 
     def flush(self) -> None:

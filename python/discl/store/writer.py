@@ -164,8 +164,7 @@ class StoreWriter:
         except REFUSALS as error:
             _refuse(f"append sample {key} to {self.root}", error)
         self.keys.add(key)
-        age = time.monotonic() - shard.opened
-        if written >= self.shard_bytes or 0 < self.shard_seconds <= age:
+        if written >= self.shard_bytes or 0 < self.shard_seconds <= time.monotonic() - shard.opened:
             self._seal()
 
     def _next_shard(self) -> OpenShard:
