@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def _options(name: str, module, rest: list[str]) -> dict:
-    """What a benchmark of its own options was given; `python -m benchmarks NAME --help-options` lists them."""
+    """What a benchmark of its own options was given; one that it does not know prints those it does."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=module.__doc__)
     getattr(module, "arguments", lambda parser: None)(parser)
     return vars(parser.parse_args(rest))
