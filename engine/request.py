@@ -1,5 +1,6 @@
 """What a user asks of the engine (Request) and what the engine hands back (Sample)."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -88,8 +89,13 @@ class Sample:
 
 
 def check_guidance(value) -> None:
-    """Text guidance is a finite number."""
-    if not isinstance(value, int | float | np.number) or isinstance(value, bool) or not np.isfinite(value):
+    """Text guidance is a finite number, one that a float64 can hold."""
+    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    try:
+        finite = number and math.isfinite(value)
+    except OverflowError:  # an integer beyond all floats
+        finite = False
+    if not finite:
         raise DisclError(f"text_guidance={value!r} is not a finite number")
 
 

@@ -127,7 +127,7 @@ class _Kept:
         except Exception as error:  # whatever a file system or a damaged file may raise
             log.warning("slots are counted anew: %s cannot be read (%s)", self._file, error)
             return None
-        return slots if slots in range(1, CANDIDATES[-1] + 1) else None
+        return slots if type(slots) is int and 1 <= slots <= CANDIDATES[-1] else None
 
     def write(self, slots: int) -> None:
         try:

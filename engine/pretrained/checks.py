@@ -1,5 +1,6 @@
 """Parts that were loaded one by one: do they make a model that the engine can run?"""
 
+import math
 from typing import Any
 
 from discl.engine.pretrained.files import ModelFiles
@@ -11,7 +12,7 @@ FOREIGN_INPUTS = ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type"
 
 def check_parts(pipe: Any, files: ModelFiles) -> None:
     """ModelError for another kind of model under a known name, and for parts that do not fit together."""
-    for check in (_kind, _texts, _widths):
+    for check in (_kind, _texts, _widths, _scale):
         if complaint := check(pipe):
             raise ModelError(f"model {files.name}: {complaint}")
 
@@ -80,3 +81,11 @@ def _widths(pipe: Any) -> str | None:
             f"encoder and {ids} sizes make {made}: requires_aesthetics_score in model_index.json may be wrong"
         )
     return None
+
+
+def _scale(pipe: Any) -> str | None:
+    """Whether latents have the factor between what the VAE makes and what the UNet reads."""
+    factor = pipe.vae.config.scaling_factor
+    if isinstance(factor, int | float) and not isinstance(factor, bool) and math.isfinite(factor) and factor:
+        return None
+    return f"its VAE has scaling_factor={factor!r}, which is no number to multiply latents by"

@@ -151,7 +151,9 @@ class Rule:
                 calibration_keys=tuple(value["calibration_keys"]),
                 **{name: value[name] for name in ("made_for", "limit", "confidence", "threshold", "priors", "prior")},
             )
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        except OSError as error:
+            raise DisclError(f"the rule for early rejection cannot be read: {error}; check its path") from error
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
             raise DisclError(
                 f"{file}: no rule for early rejection ({type(error).__name__}: {error}); "
                 "remove it, and it is calibrated again"

@@ -208,6 +208,8 @@ def test_engines_made_in_threads_are_whole_and_leave_torch_as_it_was(folder, tmp
         ({"size": (8, 2**60)}, "more than 64,000,000 pixels"),
         ({"text_guidance": "7"}, "text_guidance='7'"),
         ({"text_guidance": float("nan")}, "text_guidance=nan"),
+        ({"text_guidance": 10**400}, "is not a finite number"),
+        ({"text_guidance": np.complex64(1)}, "is not a finite number"),
         ({"prompt": "caf\udce9"}, "not valid Unicode"),
         ({"score_text": 7}, "score_text=7"),
         ({"prompt": None}, "prompt=None is not text"),

@@ -196,6 +196,12 @@ def test_other_pipelines_are_refused(folder, pipeline):
     assert_refused(folder, f"is a {pipeline}: give a Stable Diffusion")
 
 
+@pytest.mark.parametrize("factor", [None, 0.0, "0.18", True])
+def test_a_vae_without_a_factor_is_refused(folder, factor):
+    edit(folder / "vae" / "config.json", scaling_factor=factor)
+    assert_refused(folder, f"scaling_factor={factor!r}, which is no number")
+
+
 def test_other_networks_under_a_known_name_are_refused(tmp_path):
     inpainting = tiny_sd(tmp_path / "inpainting", 1, unet={"in_channels": 9})
     assert_refused(inpainting, "takes 9 channels, its VAE makes 4")

@@ -170,6 +170,11 @@ def test_a_file_that_is_no_rule_is_named(tmp_path, damage):
         Rule.load(tmp_path / "rule.json")
 
 
+def test_a_rule_that_is_not_there_is_looked_for_elsewhere(tmp_path):
+    with pytest.raises(DisclError, match=r"No such file.*rule\.json'; check its path"):
+        Rule.load(tmp_path / "rule.json")
+
+
 def test_a_truncated_rule_is_named(rule, tmp_path):
     value = json.loads(rule.encoded())
     del value["levels"][0]["checks"][0]["chance"]["knots"]

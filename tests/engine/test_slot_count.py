@@ -73,7 +73,7 @@ def test_damaged_and_unwritable_files_are_measured_anew(times, tiny_model, tmp_p
 
     slots()
     (file,) = (place / "slots").glob("*.json")
-    for damaged in ("", "[]", '{"slots": 1e9}', '{"slots": "8"}'):
+    for damaged in ("", "[]", '{"slots": 1e9}', '{"slots": "8"}', '{"slots": true}', '{"slots": 8.0}'):
         file.write_text(damaged)
         assert slots() == 4
     assert file.read_text().startswith('{\n "slots": 4')
