@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <system_error>
 #include <thread>
 
 #define DISCL_INLINE [[gnu::always_inline]] static inline
@@ -39,6 +40,10 @@ DISCL_INLINE Four pixel(const float* from, const float* weights, int count, int 
     return sum;
 }
 
+// The first two values of both, or the last two, in turn; compilers make one instruction of each.
+DISCL_INLINE Four begins(Four a, Four b) { return Four{a[0], b[0], a[1], b[1]}; }
+DISCL_INLINE Four ends(Four a, Four b) { return Four{a[2], b[2], a[3], b[3]}; }
+
 // To the nearest of 0..255, then as the view wants them. A float that 1.5 * 2^23 was added to has no fraction.
 DISCL_INLINE Four finished(Four values, float mean, float per_deviation) {
     constexpr float whole = 12'582'912;
@@ -52,7 +57,6 @@ DISCL_INLINE Four finished(Four values, float mean, float per_deviation) {
 template <int channels>
 DISCL_INLINE void mix_columns(float* out, size_t room, const float* row, const Taps& taps, int count,
                               const View& view) {
-    using Lanes = int __attribute__((vector_size(16)));
     for (size_t x = 0; x < room; x += 4) {
         Four pixels[4];
         for (size_t i = 0; i < 4; ++i) {
@@ -60,13 +64,11 @@ DISCL_INLINE void mix_columns(float* out, size_t room, const float* row, const T
             const float* const weights = &taps.weights[place * size_t(count)];
             pixels[i] = pixel(row + channels * taps.first[place], weights, count, channels);
         }
-        const Four low = __builtin_shuffle(pixels[0], pixels[1], Lanes{0, 4, 1, 5}),
-                   low_next = __builtin_shuffle(pixels[2], pixels[3], Lanes{0, 4, 1, 5}),
-                   high = __builtin_shuffle(pixels[0], pixels[1], Lanes{2, 6, 3, 7}),
-                   high_next = __builtin_shuffle(pixels[2], pixels[3], Lanes{2, 6, 3, 7});
-        const Four planes[] = {__builtin_shuffle(low, low_next, Lanes{0, 1, 4, 5}),
-                               __builtin_shuffle(low, low_next, Lanes{2, 3, 6, 7}),
-                               __builtin_shuffle(high, high_next, Lanes{0, 1, 4, 5})};
+        const Four low = begins(pixels[0], pixels[1]), low_next = begins(pixels[2], pixels[3]),
+                   high = ends(pixels[0], pixels[1]), high_next = ends(pixels[2], pixels[3]);
+        const Four planes[] = {{low[0], low[1], low_next[0], low_next[1]},
+                               {low[2], low[3], low_next[2], low_next[3]},
+                               {high[0], high[1], high_next[0], high_next[1]}};
         for (size_t c = 0; c < channels; ++c)
             store(out + c * room + x, finished(planes[c], view.mean[c], view.per_deviation[c]));
     }
@@ -139,7 +141,10 @@ void render(const View& view, const std::vector<Picture>& pictures, float* out, 
         for (size_t i; (i = next++) < pictures.size();) render(view, pictures[i], out + i * values);
     };
     std::vector<std::thread> others;
-    for (size_t i = 1; i < std::min<size_t>(threads, pictures.size()); ++i) others.emplace_back(work);
+    try {
+        for (size_t i = 1; i < std::min<size_t>(threads, pictures.size()); ++i) others.emplace_back(work);
+    } catch (const std::system_error&) {  // the threads that there are do it
+    }
     work();
     for (std::thread& other : others) other.join();
 }
