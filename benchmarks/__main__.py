@@ -13,12 +13,17 @@ def names() -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, add_help=False)
+    parser.add_argument("-h", "--help", action="store_true", help="show this or the options of what is named")
     parser.add_argument("names", nargs="*", choices=[*names(), []], metavar="name", help=f"one of {', '.join(names())}")
     parser.add_argument(
         "--small", action="store_true", help="tiny sizes that prove the script; their rows are not kept"
     )
     arguments, rest = parser.parse_known_args()
+    if arguments.help and not arguments.names:
+        parser.print_help()
+        return
+    rest += ["--help"] * arguments.help
     for name in arguments.names or names():
         module = importlib.import_module(f"benchmarks.bench_{name}")
         module.run(small=arguments.small, **_options(name, module, rest))

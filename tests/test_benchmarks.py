@@ -31,6 +31,14 @@ def test_a_script_runs_small(name):
     assert {file: file.read_bytes() for file in RESULTS.glob("*.jsonl")} == before
 
 
+@pytest.mark.parametrize(("named", "option"), [([], "--small"), (["rejection"], "--traces")])
+def test_help_shows_the_options_of_what_is_named(named, option):
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *named, "--help"], capture_output=True, text=True, cwd=ROOT
+    )  # fmt: skip
+    assert done.returncode == 0 and option in done.stdout, done.stdout + done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
