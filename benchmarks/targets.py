@@ -156,4 +156,5 @@ REPLACED = {
     ("score", "clip input / copy"): "2026-11-28T15:30",  # pixels go from memory to the tensor cores in the lanes' order
     ("score", "discl / 20,000 a second"): "2026-11-28T15:30",  # with that kernel
     ("score", "discl score / DALI decode"): "2026-11-28T01:14",  # decoded images of one size come at once
+    ("train", "loader / resident"): "2026-11-28T18:30",  # what the CPU decodes gets its windows there as well
 }

@@ -228,11 +228,15 @@ class Renderer:
         self, size: int, filter: str, mean: Sequence[float], std: Sequence[float], threads: int = 1
     ) -> None: ...
     def render(
-        self, images: Sequence[NDArray[np.uint8]], boxes: NDArray[np.floating], flipped: NDArray[np.bool_]
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        boxes: NDArray[np.floating],
+        flipped: NDArray[np.bool_],
+        out: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
         """images: [height, width, channels] each, as arrays or buffers; boxes: [n, 4] of left, top, right, bottom as
-        shares of the image; flipped: [n]. Returns [n, channels, size, size], whose memory serves a later call when
-        all views of it are gone."""
+        shares of the image; flipped: [n]. Returns [n, channels, size, size]: `out`, a C-contiguous array of that
+        shape, or by default one whose memory serves a later call when all views of it are gone."""
 
 def image_header(data: bytes) -> tuple[int, int, bool]:
     """(width, height, plain) of an encoded image, before EXIF turns it. Plain: a JPEG, PNG or WebP of 8 bits, grey or

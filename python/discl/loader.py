@@ -9,11 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from discl._C import Renderer
 from discl.decoding import Tuner, decodings
 from discl.encoded import EncodedReader
 from discl.errors import RunFailed
-from discl.pipeline import PREFETCH, build_pipeline
+from discl.pipeline import PREFETCH, build_pipeline, windows_of
 from discl.progress import OnEvent, ignore
 from discl.torch_loader import TorchLoader, describe
 from discl.views import WHOLE, View, windows
@@ -49,9 +48,10 @@ class CurriculumLoader:
     image float32 [n, channels, size, size] on `device`; label, level int64 [n]; is_synth bool [n]; id: list of n
     strings. Only what is yielded counts as consumed, so `state_dict` may be taken at any batch. `substituted` counts
     images that stood in for damaged ones. `view` is by default the whole image at 224 pixels with ImageNet's mean
-    and std. `threads` C++ threads read, as many decode, and on a CPU as many make the windows.
+    and std. `threads` C++ threads read, as many decode, and on the CPU as many make the windows.
 
-    decode: "cpu"; on a CUDA device also "mixed" (CUDA cores), "hardware" (the JPEG engine too) and "auto", which
+    decode: "cpu"; on a CUDA device also "mixed" (CUDA cores), "hardware" (the JPEG engine too), whose windows are made
+    there as well, and "auto", which
     tries these three for `trial` batches altogether, keeps the fastest for what runs beside it, and says so as an
     event {"event": "decoding", "chosen", "seconds_per_batch"} and in the state.
     """
@@ -66,7 +66,6 @@ class CurriculumLoader:
         self.device, self.on_event = torch.device(device), on_event
         self.tuner = Tuner(decodings(decode, self.device), trial)
         self.reader = EncodedReader(dataset, self.threads)
-        self.renderer = Renderer(view.size, view.filter, view.mean, view.std, self.threads)
         self.substituted = 0
         self._idle = None  # a pipeline that has finished its epoch and can be fed again
 
@@ -96,7 +95,8 @@ class CurriculumLoader:
         fed = self._fed.popleft()
         self.substituted += int((fed.asked != fed.used).sum())
         self.sampler.advance()
-        return describe(self.dataset, fed.used, self._rendered(images, fed)[: len(fed.used)])
+        images = self._windows.images(images, fed.boxes, fed.flipped)
+        return describe(self.dataset, fed.used, images[: len(fed.used)])
 
     def _report(self) -> None:
         if self.tuner.chosen:
@@ -112,9 +112,10 @@ class CurriculumLoader:
         self._fed: deque[Fed] = deque()
         self._buffers: deque = deque(maxlen=PREFETCH + 2)  # DALI reads the arrays without copying them
         idle, self._idle = self._idle, None
-        return idle or build_pipeline(
-            self.feed, self.sampler.batch, self.view, self.threads, self.device, self.tuner.current
-        )
+        if idle:
+            return idle
+        self._windows = windows_of(self.view, self.tuner.current, self.threads, self.device)
+        return build_pipeline(self.feed, self._windows, self.sampler.batch, self.threads)
 
     def _close(self) -> None:
         try:
@@ -135,15 +136,8 @@ class CurriculumLoader:
                     raise RunFailed(f"DALI cannot decode a batch: {error}") from error
                 self._pipeline = self._open()
 
-    def _rendered(self, images, fed: Fed) -> torch.Tensor:
-        """DALI's output as normalised images: it has made them on a GPU, and decoded ones on a CPU."""
-        if self.device.type == "cuda":
-            return torch.from_dlpack(images.as_tensor())  # shares DALI's memory and keeps it
-        pixels = [images[place] for place in range(len(images))]
-        return torch.from_numpy(self.renderer.render(pixels, fed.boxes, fed.flipped))
-
     def feed(self, info):
-        """What DALI asks for each batch: encoded images, window starts and ends (y, x), flips."""
+        """What DALI asks for each batch: encoded images, and their windows where it makes them."""
         step = self._first + info.iteration
         if step >= self._last:
             raise StopIteration
@@ -155,7 +149,6 @@ class CurriculumLoader:
         if not files:
             files, boxes, flipped = [BLANK], np.array([WHOLE], dtype=np.float32), np.array([False])
         self._fed.append(Fed(asked, used, boxes, flipped))
-        starts, ends = (np.ascontiguousarray(boxes[:, sides]) for sides in ([1, 0], [3, 2]))
-        batch = files, starts, ends, flipped.astype(np.int32)
-        self._buffers.append(batch)
-        return batch
+        inputs = self._windows.inputs(files, boxes, flipped)
+        self._buffers.append(inputs)
+        return inputs

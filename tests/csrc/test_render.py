@@ -6,6 +6,7 @@ import pytest
 from discl._C import Renderer
 
 MEAN, STD = (10.0, 20.0, 30.0), (2.0, 3.0, 4.0)
+IMAGE = np.zeros((4, 4, 3), np.uint8)
 KERNELS = {
     "linear": (1, lambda x: 1 - x),
     "cubic": (2, lambda x: np.where(x < 1, 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2)),
@@ -95,13 +96,36 @@ def test_memory_serves_again_only_when_it_is_gone():
     assert renderer.render([image], whole, straight).ctypes.data == place
 
 
+def test_windows_come_where_the_caller_wants_them():
+    renderer, images, boxes, flipped, *_ = problem(seed=1)
+    assert images
+    expected = renderer.render(images, boxes, flipped)
+    out = np.full_like(expected, np.nan)
+    assert renderer.render(images, boxes, flipped, out) is out
+    np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda out: out[0], ValueError, r"out is not \[images, channels, size, size\]"),
+        (lambda out: out[:, :, :, 1:].copy(), ValueError, "out is not"),
+        (lambda out: out.astype(float), TypeError, "incompatible function arguments"),
+        (lambda out: out[:, :, ::-1], TypeError, "incompatible function arguments"),
+        (lambda out: np.broadcast_to(out, out.shape), ValueError, "not writeable"),
+    ],
+    ids=["dimensions", "shape", "dtype", "strides", "read-only"],
+)
+def test_memory_that_cannot_hold_the_windows_is_refused(change, error, message):
+    out = change(np.zeros((1, 3, 8, 8), np.float32))
+    with pytest.raises(error, match=message):
+        Renderer(8, "linear", MEAN, STD).render([IMAGE], np.array([[0, 0, 1, 1]]), np.array([False]), out)
+
+
 def test_memory_outlives_the_renderer():
     image = np.full((2, 2, 1), 7, np.uint8)
     out = Renderer(300, "cubic", (0,), (1,)).render([image], np.array([[0, 0, 1, 1]]), np.array([False]))
     assert (out == 7).all()
-
-
-IMAGE = np.zeros((4, 4, 3), np.uint8)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from discl._C import Renderer
-from discl.pipeline import rendered
+from discl.decoding import CPU
+from discl.pipeline import HostWindows, rendered
 from discl.views import View, windows
 
 COUNT = 16
@@ -49,3 +51,16 @@ def test_windows_are_dalis(seed, channels, filter, share):
     difference = np.abs(ours - theirs)
     assert difference.max() <= 1
     assert (difference > 0.5).mean() <= share, f"seed {seed}"
+
+
+def test_a_gpu_gets_from_the_cpu_what_a_cpu_gets(monkeypatch):
+    """Without a GPU: memory that would be pinned is ordinary, and the copy to the device is left out."""
+    empty, seed = torch.empty, 4
+    view = View(31, 3, (5.0, 6.0, 7.0), (2.0, 3.0, 4.0), min_area=0.3, flip=True)
+    images = pictures(np.random.default_rng(seed), 3)
+    boxes, flipped = windows(view, seed, 0, np.arange(COUNT))
+    expected = HostWindows(view, CPU, 2, torch.device("cpu")).images(images, boxes, flipped)
+    monkeypatch.setattr(torch, "empty", lambda *shape, pin_memory: empty(*shape).fill_(torch.nan))
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device, non_blocking: tensor)
+    copied = HostWindows(view, CPU, 2, torch.device("cuda")).images(images, boxes, flipped)
+    assert torch.equal(copied, expected)
