@@ -29,6 +29,7 @@ UNET_ENDS = {
     "conv_out": "out.2",
 }
 VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+LAST_NORM = "text_model.final_layer_norm.weight"
 OPEN_CLIP = {
     "layer_norm1": "ln_1",
     "layer_norm2": "ln_2",
@@ -45,7 +46,7 @@ def save_single_file(folder: Path, file: Path) -> Path:
     vae_levels = len(json.loads((folder / "vae/config.json").read_text())["block_out_channels"])
     tensors = {f"model.diffusion_model.{_unet(name, levels)}": value for name, value in parts["unet"].items()}
     tensors |= {f"first_stage_model.{_vae(name, vae_levels)}": value for name, value in _squares(parts["vae"]).items()}
-    tensors |= _texts(parts)
+    tensors |= _texts(parts, version_2="text_encoder_2" not in parts and _activation(folder) == "gelu")
     save_file({name: value.contiguous() for name, value in tensors.items()}, file)
     for source in folder.rglob("*"):
         if source.is_file() and source.suffix != ".safetensors":
@@ -57,6 +58,10 @@ def save_single_file(folder: Path, file: Path) -> Path:
 
 def _weighted(folder: Path) -> list[str]:
     return [part.name for part in folder.iterdir() if list(part.glob("*.safetensors"))]
+
+
+def _activation(folder: Path) -> str:
+    return json.loads((folder / "text_encoder/config.json").read_text())["hidden_act"]
 
 
 def _unet(name: str, levels: int) -> str:
@@ -95,9 +100,12 @@ def _vae(name: str, levels: int) -> str:
     return re.sub(r"up_blocks\.(\d)\.upsamplers\.0", lambda m: f"up.{levels - 1 - int(m[1])}.upsample", name)
 
 
-def _texts(parts: dict[str, Weights]) -> Weights:
-    """The first encoder keeps its names; SDXL's second, which is the refiner's only one, has open_clip's."""
+def _texts(parts: dict[str, Weights], version_2: bool) -> Weights:
+    """The first encoder keeps its names; SDXL's second, which is the refiner's only one, and 2.x's have open_clip's."""
     first, second = parts.get("text_encoder"), parts.get("text_encoder_2")
+    if version_2:
+        first = {f"text_model.{name.removeprefix('text_model.')}": value for name, value in first.items()}
+        return {f"cond_stage_model.model.{name}": value for name, value in _open_clip(first).items()}
     where = "cond_stage_model" if second is None else "conditioner.embedders.0"
     tensors = {}
     for name, value in (first or {}).items():
@@ -112,9 +120,9 @@ def _open_clip(weights: Weights) -> Weights:
     tensors = {
         "positional_embedding": weights["text_model.embeddings.position_embedding.weight"],
         "token_embedding.weight": weights["text_model.embeddings.token_embedding.weight"],
-        "ln_final.weight": weights["text_model.final_layer_norm.weight"],
+        "ln_final.weight": weights[LAST_NORM],
         "ln_final.bias": weights["text_model.final_layer_norm.bias"],
-        "text_projection": weights["text_projection.weight"].T,
+        "text_projection": weights.get("text_projection.weight", torch.eye(len(weights[LAST_NORM]))).T,
     }
     layers = {name: value for name, value in weights.items() if ".layers." in name}
     for name, value in layers.items():

@@ -11,11 +11,12 @@ from discl.engine.pretrained.digest import model_digest
 from discl.engine.pretrained.files import find_model
 from discl.errors import ModelError
 from tests.ldm_layout import save_single_file
-from tests.tiny import tiny_sd, tiny_sdxl
+from tests.tiny import tiny_sd, tiny_sd2, tiny_sdxl
 
 CPU = torch.device("cpu")
 FAMILIES = {
     "sd1": tiny_sd,
+    "sd2": tiny_sd2,
     "sdxl": tiny_sdxl,
     "sdxl-refiner": lambda folder, seed: tiny_sdxl(folder, seed, refiner=True),
 }
