@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from discl.engine.noise_schedule import Trajectory, executed_steps
+from discl.engine.solvers.prediction import check_prediction
 from discl.engine.solvers.schedule import load_scheduler, set_steps, shorten
 from discl.errors import DisclError, ModelError
 
@@ -44,6 +45,7 @@ class Solver(ABC):
                     f"the model's scheduler has {option}={given!r}, which solver {self.name} does not do: "
                     f"set it to {' or '.join(map(repr, values))} or choose another solver"
                 )
+        check_prediction(self.scheduler.config.get("prediction_type"))
         set_steps(self.scheduler, steps)
         self._trajectories: dict[int, Trajectory] = {}
 

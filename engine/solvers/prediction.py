@@ -5,6 +5,12 @@ import numpy as np
 from discl.errors import ModelError
 
 Combination = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # x and out in x0, then x and out in eps
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+
+
+def check_prediction(kind: str) -> None:
+    if kind not in PREDICTIONS:
+        raise ModelError(f"the model predicts {kind!r}: {', '.join(PREDICTIONS)} are supported")
 
 
 def variance_preserving(kind: str, signal: np.ndarray, sigma: np.ndarray) -> Combination:
@@ -14,9 +20,7 @@ def variance_preserving(kind: str, signal: np.ndarray, sigma: np.ndarray) -> Com
         return one / signal, -sigma / signal, zero, one
     if kind == "v_prediction":
         return signal, -sigma, sigma, signal
-    if kind == "sample":
-        return zero, one, one / sigma, -signal / sigma
-    raise ModelError(f"the model predicts {kind!r}: epsilon, v_prediction and sample are supported")
+    return zero, one, one / sigma, -signal / sigma  # sample
 
 
 def variance_exploding(kind: str, sigma: np.ndarray) -> Combination:

@@ -171,10 +171,15 @@ def test_options_that_are_not_done_are_refused_by_name(name, option, value):
         build_solver(name, "any", SD | {option: value}, 10)
 
 
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_prediction_of_another_kind_is_refused_before_any_request(name):
+    with pytest.raises(ModelError, match="predicts 'flow_prediction': epsilon, v_prediction, sample are supported"):
+        build_solver(name, "any", SD | {"prediction_type": "flow_prediction"}, 10)
+
+
 @pytest.mark.parametrize(
     ("name", "config", "steps", "message"),
     [
-        ("dpmpp-2m", {"prediction_type": "flow_prediction"}, 10, "'flow_prediction'"),
         ("euler", {"use_karras_sigmas": True, "use_beta_sigmas": True}, 10, "use_beta_sigmas"),
         ("euler", {"beta_schedule": "sigmoid"}, 10, "sigmoid"),
         ("ddim", {}, 1001, "steps=1001"),
