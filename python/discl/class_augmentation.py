@@ -129,8 +129,9 @@ class ClassAugmentation:
 
     @torch.inference_mode()
     def try_classes(self, epoch: int) -> None:
-        """Raise or lower every class's level by one."""
+        """Raise or lower every class's level by one, on all ranks alike: of their statistics rank 0's count."""
         model = self.learner.model
+        self.learner.ranks.agree_on(model.buffers())
         model.eval()
         labels = self.dataset.labels[: self.dataset.n_real]
         for label in np.unique(labels):

@@ -92,6 +92,8 @@ class Curriculum:
                 f"curriculum.policy = {config.policy!r} needs accepted synthetic images and there are none; "
                 "generate, lower score.threshold, or use policy 'real-only'"
             )
+        if -1 in self.found and -1 not in self.levels and config.policy not in (NATURAL, "real-only"):
+            log.warning("selected images without a level, as imported image folders have none, are never drawn")
         self.epochs = min(config.curriculum_epochs, config.epochs)
         if self.epochs < config.curriculum_epochs and config.policy not in (NATURAL, "real-only"):
             log.warning(
@@ -110,7 +112,8 @@ class Curriculum:
     def synthetic(self) -> Groups:
         """Synthetic rows by level, then by class."""
         dataset, classes, first = self.dataset, self.classes, self.dataset.n_real
-        place = np.zeros(max([*self.found, 0]) + 1, np.int64)
+        least, most = min([*self.found, 0]), max([*self.found, 0])
+        place = np.zeros(most - least + 1, np.int64)  # rows without a level, -1, have its last entry
         place[self.found] = np.arange(len(self.found)) * classes
         return Groups(
             lambda a, b: place[dataset.levels[first + a : first + b]] + dataset.labels[first + a : first + b],

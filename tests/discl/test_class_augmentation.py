@@ -1,6 +1,7 @@
 """CUDA's levels rise with what is learnt, its operations keep images images, and a restart changes nothing."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -64,3 +65,14 @@ def test_an_augmented_training_goes_on_exactly(tmp_path):
         train(config, tmp_path / "out", stopping(lambda event: None, 9))
     assert untimed(train(config, tmp_path / "out")) == untimed(expected)
     assert_equal(trained_weights(tmp_path / "out"), trained_weights(tmp_path / "straight"))
+
+
+def test_ranks_try_the_classes_with_the_statistics_of_the_first(tmp_path, monkeypatch):
+    config = write_config(tmp_path, AUGMENTED)
+    learner = learner_of(config, load_data(config.data))
+    loader, told = ClassAugmentation(training_loader(config, load_data(config.data), None), learner, 0), []
+    agreed = SimpleNamespace(agree_on=lambda buffers: told.append([id(one) for one in buffers]))
+    monkeypatch.setattr(learner, "ranks", agreed)
+    monkeypatch.setattr(loader, "_learnt", lambda *args: told.append("tried"))
+    loader.try_classes(1)
+    assert told[0] == [id(one) for one in learner.model.buffers()] and told[1] == "tried"

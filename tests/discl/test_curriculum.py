@@ -191,3 +191,13 @@ def test_what_a_policy_needs():
     with pytest.raises(ConfigError, match="needs accepted synthetic images and there are none"):
         Curriculum(empty, config(), 0)
     assert Curriculum(empty, config("real-only"), 0).epoch_plan(0).total == 40
+
+
+def test_images_without_a_level_are_a_group_of_their_own(caplog):
+    """-1: the index has none for them. They were counted with the highest level, whose rows they are not."""
+    data = dataset(synthetic=(3, 6, 7, 8), levels=(-1, 0, 10, 30))
+    stages = Curriculum(data, config(epochs=3, curriculum_epochs=3), 0, levels=(0, 10, 30))
+    assert "without a level" in caplog.text
+    for epoch, level in enumerate((0, 10, 30)):
+        made = next(pool for pool in stages.epoch_plan(epoch).pools if pool.name == "synthetic")
+        assert np.asarray(made.ids).tolist() == np.flatnonzero(data.levels == level).tolist()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,10 +18,11 @@ from PIL import Image
 
 from discl.cli import main
 from discl.errors import StoreError
+from discl.store import Store, StoreWriter
 from discl.store.export import export
 from discl.store.export_formats import Labels
 from tests.discl.picture_samples import CLASSES, fill_pictures, picture
-from tests.discl.store_samples import key
+from tests.discl.store_samples import key, sample
 
 CHOSEN = [i for i in range(20) if i % 4 != 3]
 MARK = b"http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -130,6 +132,73 @@ def test_labels_fall_back_to_names_where_ids_are_missing_or_shared():
     for broken in ([(None, "b"), (0, "a")], [(0, "b"), (0, "a")]):
         labels = Labels(broken)
         assert labels.names == ["a", "b"] and labels.of({"class_name": "b"}) == 1
+
+
+def of_classes(path, names, user=()):
+    """Images 0..11 of these classes in turn; `user`: a column's name -> what image i has in it."""
+    user = dict(user)
+    for part in (range(6), range(6, 12)):  # two shards
+        with StoreWriter(path, "run", shard_bytes=10**6, user_columns=list(user)) as writer:
+            for i in part:
+                row = sample(i)[0] | {"class_id": i % len(names), "class_name": names[i % len(names)], "status": "ok"}
+                writer.append(row | {name: value(i) for name, value in user.items()}, picture(i), "jpg", None)
+    store = Store(path)
+    store.write_selection("default", store.keys(), {"rule": "ok"})
+    return store
+
+
+def loaded(folder, tmp_path, monkeypatch):
+    """What `datasets` reads, by key, all of it in one split."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets")
+    datasets.disable_progress_bars()
+    splits = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
+    assert list(splits) == ["train"]
+    return {row["key"]: row for row in splits["train"]}
+
+
+@pytest.mark.parametrize(
+    "names", [["train", "tank", "test tube"], ["a/b", "a:b", "a_b_0"], ["metadata.jsonl", "README.md", "b"]]
+)
+def test_an_image_folder_holds_every_class_whatever_its_name(tmp_path, monkeypatch, names):
+    of_classes(tmp_path / "s", names)
+    export(tmp_path / "s", tmp_path / "out", format="imagefolder")
+    rows = loaded(tmp_path / "out", tmp_path, monkeypatch)
+    assert {name: row["class_name"] for name, row in rows.items()} == {key(i): names[i % 3] for i in range(12)}
+    folder = torchvision.datasets.ImageFolder(tmp_path / "out")
+    found = {(rows[Path(file).stem]["class_name"], label) for file, label in folder.samples}
+    assert len(folder) == 12 and sorted(label for _, label in found) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("format", ["hf", "imagefolder"])
+def test_a_users_column_takes_nothing_of_the_readers_place(tmp_path, monkeypatch, format):
+    user = {
+        name: lambda i, name=name: f"{name} {i}"
+        for name in ("image", "image_", "label", "file_name", "scan_file_name", "note")
+    }
+    of_classes(tmp_path / "s", ["a", "b"], user)
+    export(tmp_path / "s", tmp_path / "out", format=format)
+    rows = loaded(tmp_path / "out", tmp_path, monkeypatch)
+    files = {"file_name_": "file_name 3", "scan_file_name_": "scan_file_name 3"}
+    if format == "hf":
+        files = {name.removesuffix("_"): value for name, value in files.items()}
+    expected = {"label": 1, "image__": "image 3", "image_": "image_ 3", "label_": "label 3", "note": "note 3", **files}
+    assert {name: rows[key(3)][name] for name in expected} == expected
+    for i in range(12):
+        np.testing.assert_array_equal(np.asarray(rows[key(i)]["image"].convert("RGB")), pixels(picture(i)))
+
+
+@pytest.mark.parametrize("format", ["hf", "imagefolder"])
+def test_a_column_of_other_kinds_in_other_shards_is_text(tmp_path, monkeypatch, format):
+    user = {"grade": lambda i: i if i < 6 else f"{i}b", "size": lambda i: i if i < 6 else 0.5}
+    of_classes(tmp_path / "s", ["a"], user)
+    export(tmp_path / "s", tmp_path / "out", format=format)
+    rows = loaded(tmp_path / "out", tmp_path, monkeypatch)
+    assert [(rows[key(i)]["grade"], rows[key(i)]["size"]) for i in (2, 7)] == [("2", "2"), ("7b", "0.5")]
+
+
+def test_absurd_class_ids_are_numbered_anew():
+    assert Labels([(2**31, "b"), (0, "a")]).names == ["a", "b"]
 
 
 def test_an_export_overwrites_nothing_and_failures_leave_nothing(store, tmp_path):

@@ -1,6 +1,8 @@
 """import: other people's trees and tars become stores with the same bytes; names that lead elsewhere are refused."""
 
 import io
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -163,6 +165,49 @@ def test_names_that_lead_out_are_refused(tmp_path, name):
         tar.addfile(member, io.BytesIO(b"abc"))
     with pytest.raises(StoreError, match="leads out of the archive"):
         import_(tmp_path / "x.tar", tmp_path / "s", "wds", 10**6)
+
+
+def test_files_that_cannot_be_read_are_quarantined_and_the_rest_is_imported(tmp_path):
+    put(tmp_path / "tree/cat/a.png", picture(1, "png"))
+    (tmp_path / "tree/cat/gone.png").symlink_to(tmp_path / "nowhere")
+    put(tmp_path / os.fsdecode(b"tree/cat/\xff.png"), picture(2, "png"))
+    assert main(["store", "import", str(tmp_path / "s"), str(tmp_path / "tree")]) == 0
+    assert images(Store(tmp_path / "s")) == [picture(1, "png")]
+    lines = (tmp_path / "s/quarantine.jsonl").read_text()
+    assert "gone.png" in lines and "No such file" in lines and "its name is not UTF-8" in lines
+
+
+def archive(file, **members):
+    with tarfile.open(file, "w") as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name.replace("_", "."))
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "reason"),
+    [
+        ("json", b'{"level": 100000}', r"level 100000 is not in 0\.\.100"),
+        ("json", b'{"level": -1}', "level -1 is not in"),
+        ("json", b'{"seed": 1%s}' % (b"0" * 20), "seed 10+ is not in"),
+        ("json", b"[" * 100_000, "recursion"),
+        ("json", b'{"class_name": "\\ud800"}', "surrogates not allowed"),
+        ("cls", b"9" * 30, "class_id 9+ is not in"),
+    ],
+)
+def test_what_an_index_cannot_hold_is_named_with_its_sample(tmp_path, kind, data, reason):
+    archive(tmp_path / "x.tar", **{"a_jpg": picture(1), f"a_{kind}": data})
+    with pytest.raises(StoreError, match=rf"x\.tar: a\.{kind} cannot be understood: .*{reason}"):
+        import_(tmp_path / "x.tar", tmp_path / "s", "wds", 10**6)
+
+
+def test_a_sample_without_an_image_is_quarantined(tmp_path):
+    archive(tmp_path / "x.tar", a_jpg=picture(1), a_json=b'{"level": true}', b_input_jpg=picture(2), c_txt=b"alone")
+    store = import_(tmp_path / "x.tar", tmp_path / "s", "wds", 10**6)
+    assert images(store) == [picture(1)] and store.table["level"].to_pylist() == [None]
+    lines = (tmp_path / "s/quarantine.jsonl").read_text().splitlines()
+    assert [json.loads(line)["path"] for line in lines] == ["b", "c"]
 
 
 def test_what_cannot_be_imported_is_said(tmp_path):

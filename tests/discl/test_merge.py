@@ -49,6 +49,17 @@ def test_an_image_wins_over_none(tmp_path):
     assert merged.read(key(0)) == sample(0)[1] and len(merged) == 3
 
 
+def test_an_image_that_has_no_place_is_an_error_before_anything_is_written(tmp_path):
+    with StoreWriter(tmp_path / "a", "run", shard_bytes=10**6) as writer:
+        writer.append(sample(0)[0], None, "", None)
+    fill(tmp_path / "b", range(3))
+    merge([tmp_path / "a"], tmp_path / "c", 10**6)
+    with pytest.raises(StoreError, match=rf"{key(0)} has no image in .*c and one in .*b; merge both into a new store"):
+        merge([tmp_path / "b"], tmp_path / "c", 10**6)
+    assert Store(tmp_path / "c").keys() == [key(0)]
+    assert len(merge([tmp_path / "a"], tmp_path / "b", 10**6)) == 3, "one without an image takes nothing away"
+
+
 def test_selections_of_different_rules_are_left_out(tmp_path, caplog):
     for name, numbers in (("a", range(4)), ("b", range(4, 8))):
         choose(fill(tmp_path / name, numbers), numbers, name)

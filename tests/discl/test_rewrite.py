@@ -135,6 +135,38 @@ def test_a_misspelt_list_is_an_error(root, capfd):
     assert "neither a source id" in capfd.readouterr().err
 
 
+def test_a_source_that_was_never_sealed_is_forgotten_by_its_name(root, capfd):
+    writer = StoreWriter(root, "run", shard_bytes=10**9)
+    writer.__enter__()
+    row, *rest = own(COUNT)
+    writer.append(row | {"source_id": "late", "source_ids": ["late"]}, *rest)
+    writer.flush()
+    writer._lock.release()
+    assert main(["store", "forget", str(root), "--source", "late"]) == 0
+    assert "1 samples of 1 sources are gone" in capfd.readouterr().err
+    assert not any(b'"late"' in block for block in every_byte(root)) and len(Store(root)) == COUNT
+
+
+@pytest.mark.parametrize("at", [4, 63, 75, 87, 95])
+def test_the_same_command_finishes_a_killed_forget(root, at):
+    """Also once no sample knows the sources any more."""
+    (root / "runs").mkdir(exist_ok=True)
+    (root / "runs/r.hard.txt").write_text("source-1\nsource-2\n")
+    kill(root, "forget", at)
+    assert main(["store", "forget", str(root), "--source", "source-1", "--source", "source-3"]) == 0
+    expect_gone(root)
+    assert verify(root) == [] and not list(root.glob(".forgetting"))
+    assert main(["store", "forget", str(root), "--source", "source-1"]) == 2, "nothing of it is there"
+
+
+def test_what_killed_processes_left_goes_too(root):
+    for name in ("runs/.r.txt.1.tmp", "selections/.a.parquet.1.tmp", ".quarantine.jsonl.1.tmp", "manifest/.0.1.tmp"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text("source-1")
+    forget(root, ["source-1", "source-3"])
+    expect_gone(root)
+
+
 def test_reshard_keeps_samples_and_their_order(root):
     before, keys = contents(root), Store(root).keys()
     assert reshard(root, 200_000) == 1

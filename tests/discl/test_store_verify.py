@@ -118,6 +118,15 @@ def test_an_index_from_before_a_column_existed(root):
     assert [batch.schema.names for batch in store.scan(["size_policy", "key"])] == [["size_policy", "key"]]
 
 
+def test_a_damaged_selection(root):
+    Store(root).write_selection("best", [key(0)], {"rule": "ok"})
+    assert verify(root) == []
+    file = root / "selections/best.parquet"
+    file.write_bytes(file.read_bytes().replace(key(0).encode(), key(1).encode()))
+    (problem,) = verify(root)
+    assert "best.parquet: damaged selection" in problem
+
+
 def test_embeddings_of_another_length(root):
     buffer = io.BytesIO()
     np.save(buffer, np.zeros((11, 4), np.float16))

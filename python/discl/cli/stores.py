@@ -79,25 +79,22 @@ def compact(args: argparse.Namespace, stop: Stop) -> None:
 def forget(args: argparse.Namespace, stop: Stop) -> None:
     from discl.store.forget import forget
 
-    sources = list(_sources(args.store, args.sources))
+    sources, doubtful = _sources(args.store, args.sources)
     with progress(stop) as on_event:
-        count = forget(args.store, sources, round(args.shard_mb * 1e6), on_event)
-    print(f"{count} samples of {len(sources)} sources are gone", file=sys.stderr)
+        count = forget(args.store, sources, round(args.shard_mb * 1e6), on_event, doubtful)
+    print(f"{count} samples of {len(sources) + len(doubtful)} sources are gone", file=sys.stderr)
 
 
-def _sources(store: str, given: Iterable[str]) -> Iterable[str]:
-    """Source ids as they are, and those in files, one per line. A word that is neither may be a misspelt file."""
+def _sources(store: str, given: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Source ids as they are, and those in files, one per line; then the words that are neither, which may be misspelt,
+    or ids of samples that are not sealed or that a killed call has removed."""
     from discl.store.forget import known
 
     given = list(given)
     ids = known(store, given)
-    for word in given:
-        if word in ids:
-            yield word
-        elif Path(word).is_file():
-            yield from (line for line in _lines(Path(word)) if line)
-        else:
-            raise StoreError(f"--source {word}: neither a source id in {store} nor a file of source ids, one per line")
+    files = [Path(word) for word in given if word not in ids and Path(word).is_file()]
+    listed = [line for file in files for line in _lines(file) if line]
+    return [*ids, *listed], [word for word in given if word not in ids and not Path(word).is_file()]
 
 
 def _lines(file: Path) -> list[str]:

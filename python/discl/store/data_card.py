@@ -23,7 +23,7 @@ COLUMNS = (
     " `source_id` names the real image that a sample was made from. `text_score` and `image_score` are CLIP cosine"
     " similarities; empty where nothing was scored."
 )
-CONFIGS = {"wds": 'data_files: "*.tar"', "imagefolder": "data_dir: .", "hf": 'data_files: "data/*.parquet"'}
+CONFIGS = {"wds": 'data_files: "*.tar"', "imagefolder": 'data_files: "**"', "hf": 'data_files: "data/*.parquet"'}
 
 
 class Census:

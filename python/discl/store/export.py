@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,9 @@ def export(
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        contents = Contents(Labels(_classes(store, keys)), _columns(store), shard_bytes)
-        census = _write(store, keys, FORMATS[format](partial, contents), on_event)
+        columns = _columns(store)
+        contents = Contents(Labels(_classes(store, keys)), columns, shard_bytes)
+        census = _write(_chosen(store, keys, columns), len(keys), FORMATS[format](partial, contents), on_event)
         (partial / "README.md").write_text(data_card(store, selection, format, census), encoding="utf-8")
         os.sync()
         os.rename(partial, out)
@@ -69,10 +71,10 @@ def export(
     return len(keys)
 
 
-def _write(store: Store, keys: set[str], sink: Sink, on_event: OnEvent) -> Census:
-    census, meter = Census(), Meter("export", len(keys), on_event)
+def _write(chosen: Iterator[Record], count: int, sink: Sink, on_event: OnEvent) -> Census:
+    census, meter = Census(), Meter("export", count, on_event)
     with sink as add:
-        for record in _chosen(store, keys):
+        for record in chosen:
             if record.image is None:
                 raise StoreError(f"sample {record.row['key']} of the selection has no image; make the selection again")
             add(record)
@@ -81,9 +83,14 @@ def _write(store: Store, keys: set[str], sink: Sink, on_event: OnEvent) -> Censu
     return census
 
 
-def _chosen(store: Store, keys: set[str]) -> Iterator[Record]:
+def _chosen(store: Store, keys: set[str], columns: pa.Schema) -> Iterator[Record]:
+    """In order; what a column of strings holds are strings, whatever kind a shard has them in."""
+    texts = [field.name for field in columns if pa.types.is_string(field.type)]
     for shard in store.shards:
-        yield from (record for record in records(store.path, shard, embeddings=False) if record.row["key"] in keys)
+        for record in records(store.local(shard), shard, embeddings=False):
+            if record.row["key"] in keys:
+                given = {name: str(record.row[name]) for name in texts if record.row.get(name) is not None}
+                yield replace(record, row=record.row | given)
 
 
 def _classes(store: Store, keys: set[str]) -> set[tuple[Any, Any]]:

@@ -20,6 +20,8 @@ NOTEBOOKS_ROOT = "GeneratedImg"
 CUT = {9: 10, 19: 20}  # the scripts' strengths are multiples of ten, and int(100 * (1 - 0.9)) is 9
 WDS_IMAGES = ("jpg", "jpeg", "png", "webp")
 MEMBER_BYTES = 256 << 20
+INT64 = range(-(2**63), 2**63)
+RANGES = {"class_id": INT64, "level": range(101), "seed": INT64}
 
 
 @dataclass
@@ -147,13 +149,13 @@ def _samples(tar: Path, archive: tarfile.TarFile) -> Iterator[Found]:
             continue
         name, kind = _checked(tar, member)
         if name != sample.name:
-            if sample.image:
+            if sample.name:
                 yield sample
             sample = Found(name)
         content = archive.extractfile(member)
         assert content is not None
         _take(sample, kind, content.read(), tar)
-    if sample.image:
+    if sample.name:
         yield sample
 
 
@@ -179,9 +181,19 @@ def _take(sample: Found, kind: str, data: bytes, tar: Path) -> None:
         elif kind == "json":
             facts = json.loads(data)
             kinds = {"class_name": str, "level": int, "seed": int, "prompt": str}
-            sample.row |= {name: facts[name] for name, type in kinds.items() if isinstance(facts.get(name), type)}
-    except (ValueError, AttributeError) as error:
+            sample.row |= {name: facts[name] for name, sort in kinds.items() if type(facts.get(name)) is sort}
+        _check(sample.row)
+    except (ValueError, AttributeError, RecursionError) as error:
         raise StoreError(f"{tar}: {sample.name}.{kind} cannot be understood: {error}") from error
+
+
+def _check(row: dict[str, Any]) -> None:
+    """ValueError for what an index cannot hold, while it is known whose it is."""
+    for name, value in row.items():
+        if isinstance(value, str):
+            value.encode()  # half of a surrogate pair
+        elif value not in RANGES[name]:
+            raise ValueError(f"{name} {value} is not in {RANGES[name].start}..{RANGES[name].stop - 1}")
 
 
 KINDS: dict[str, Callable[[Path], Iterator[Found]]] = {

@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from discl.atomic import write_atomic
+from discl.atomic import remove_leftovers, write_atomic
+from discl.errors import StoreError
 from discl.progress import OnEvent, ignore
 from discl.store import manifest
 from discl.store.index import open_index
@@ -21,25 +22,34 @@ from discl.store.rewrite import rewriting
 from discl.store.selections import decode_selection, encode_selection
 
 SHARD_BYTES = 256_000_000
+BEGUN = ".forgetting"  # which sources, as a digest: a killed call is known by it, and it goes with the last trace
 
 
 def forget(
-    path: str | os.PathLike, sources: Iterable[str], shard_bytes: int = SHARD_BYTES, on_event: OnEvent = ignore
-) -> int:
+    path: str | os.PathLike, sources: Iterable[str], shard_bytes: int = SHARD_BYTES, on_event: OnEvent = ignore,
+    doubtful: Iterable[str] = (),
+) -> int:  # fmt: skip
     """Remove every sample of these source ids, and what else the store knows of them; returns how many samples.
 
     A sample goes when any of its `source_ids` is named: equal images of two sources were one. Shards with such a
     sample are written anew, the others stay; a killed call is finished by the same call. Snapshots with a forgotten
     sample cannot be opened again. Trainings' outputs, reports outside the store, and what a bucket keeps as earlier
     versions of its objects are not touched.
+
+    doubtful: further ones, which may be misspelt. StoreError where the store has no sample of one, unless a call that
+    was killed had begun to forget just these sources.
     """
-    ids = frozenset(sources)
+    ids = frozenset(sources).union(doubtful)
+    identity = blake2b("\n".join(sorted(ids)).encode(), digest_size=16).hexdigest()
     with rewriting(path) as store:
         root = store.root
+        mark = root / BEGUN
+        if not (mark.is_file() and mark.read_text() == identity):
+            _refuse_unknown(os.fspath(path), root, doubtful)
+            write_atomic(mark, identity.encode())
         counts = {shard.number: _count(root, shard, ids) for shard in manifest.sealed_shards(root)}
         touched = [shard for shard in manifest.sealed_shards(root) if counts[shard.number]]
         if touched:
-            identity = blake2b("\n".join(sorted(ids)).encode(), digest_size=16).hexdigest()
             keep = lambda row: not _is_of(row, ids)  # noqa: E731
             store.rewrite("forget", touched, keep, shard_bytes, parameters=identity, on_event=on_event)
         store.sweep()
@@ -49,7 +59,14 @@ def forget(
         _clean_quarantine(root / "quarantine.jsonl", ids)
         for file in sorted(root.glob("runs/*.hard.txt")):
             _clean_list(file, ids)
+        _remove_torn(root)
+        mark.unlink()
     return sum(counts.values())
+
+
+def _refuse_unknown(name: str, root: Path, sources: Iterable[str]) -> None:
+    for source in sorted(frozenset(sources) - known(root, sources)):
+        raise StoreError(f"source {source}: neither a source id in {name} nor a file of source ids, one per line")
 
 
 def known(path: str | os.PathLike, sources: Iterable[str]) -> frozenset[str]:
@@ -95,6 +112,14 @@ def _pruned_scores(file: Path, keys: Keys) -> bytes | None:
     buffer = io.BytesIO()
     pq.write_table(table.filter(pa.array(there, pa.bool_())), buffer)
     return buffer.getvalue()
+
+
+def _remove_torn(root: Path) -> None:
+    """What killed processes left of writing any of the above."""
+    for folder in (root / "selections", root / "runs", root / "manifest", *root.glob("scores/*")):
+        remove_leftovers(folder, older_than_s=0)
+    for file in (*root.glob(".quarantine.jsonl.*.tmp"), *root.glob(f".{BEGUN}.*.tmp")):
+        file.unlink()
 
 
 def _clean_list(file: Path, ids: frozenset[str]) -> None:

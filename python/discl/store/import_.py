@@ -6,6 +6,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from discl import _C
+from discl.data.images import readable
 from discl.errors import StoreError
 from discl.progress import Meter, OnEvent, ignore
 from discl.quarantine import Quarantine
@@ -25,7 +26,7 @@ def import_(
 
     kind: "imagefolder" (root/<class>/*), "wds" (a tar, or a folder of them), "reference" (the output trees of the
     paper's code and of its notebook), "reference-list" (its augmented list) or "reference-table" (its training table).
-    Encoded bytes are kept; what is no JPEG, PNG or WebP is quarantined. Raises StoreError
+    Encoded bytes are kept; what cannot be read or is no JPEG, PNG or WebP is quarantined. Raises StoreError
     for an unknown kind, unsafe names in an archive, and when no image is found.
     """
     if kind not in KINDS:
@@ -61,7 +62,15 @@ def _selected(store: Store) -> Iterable[str]:
 
 
 def _add(writer: StoreWriter, found: Found, quarantine: Quarantine) -> Iterator[str]:
-    image = found.read()
+    try:
+        found.name.encode()
+        image = found.read()
+    except UnicodeEncodeError:
+        quarantine.record([(found.name, f"{readable(found.name)}: its name is not UTF-8; rename it")])
+        return
+    except OSError as error:
+        quarantine.record([(found.name, f"cannot be read: {error.strerror or error}")])
+        return
     extension = next((name for magic, name in MAGIC if image.startswith(magic)), None)
     try:
         width, height, _ = _C.image_header(image)

@@ -31,7 +31,8 @@ def merge(
 
     All may be folders or URLs. A key that has an image in one store and none in another keeps its image. Selections
     with one rule become one, run records and quarantine lines come along. StoreError, before anything is written, for
-    a key with different bytes in two stores. About 200 bytes of memory per key.
+    a key with different bytes in two stores, and for one that has an image, but none in `into`. About 200 bytes of
+    memory per key.
     """
     stores = [Store(path) for path in paths]
     if _place(into) in {_place(store.name) for store in stores}:
@@ -53,6 +54,7 @@ def _merge(
 ) -> None:
     there = [Store(into)] if (into / "manifest").is_dir() else []
     homes = _homes([*there, *stores])
+    _refuse_bare(there, homes)
     _warn_of_mixtures([*there, *stores])
     meter = Meter("merge", sum(map(len, stores)), on_event)
     columns = _user_columns(stores)
@@ -102,6 +104,16 @@ def _homes(stores: Sequence[Store]) -> dict[str, tuple[str, Bytes]]:
                 if row["key"] not in homes or known is None:
                     homes[row["key"]] = (home if found is None else store.name, found)
     return homes
+
+
+def _refuse_bare(there: Sequence[Store], homes: dict[str, tuple[str, Bytes]]) -> None:
+    """A store's rows are not written over, so an image that one of them lacks has no place there."""
+    for store in there:
+        for key in (key for batch in store.scan(["key"]) for key in batch["key"].to_pylist()):
+            if homes[key][0] != store.name:
+                raise StoreError(
+                    f"sample {key} has no image in {store.name} and one in {homes[key][0]}; merge both into a new store"
+                )
 
 
 def _user_columns(stores: Sequence[Store]) -> list[str]:

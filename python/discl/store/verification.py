@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,8 +21,8 @@ def verify(path: str | os.PathLike) -> list[str]:
     """Problems of the sealed shards, one line each; empty when all is well. StoreError if it is no store.
 
     Checked: manifest entries against files (size, digest), tar structure and names, image CRCs, index
-    against tar, index against embeddings, keys that occur twice. Unsealed shards are not damage: the next
-    writer recovers them.
+    against tar, index against embeddings, keys that occur twice; selections against their digests. Unsealed shards are
+    not damage: the next writer recovers them.
     """
     store = Store(path)
     problems: list[str] = []
@@ -34,7 +35,17 @@ def verify(path: str | os.PathLike) -> list[str]:
             continue
         problems += [f"shard {shard.number:06d}: {problem}" for problem in shard_problems(root, shard)]
         keys.update(_keys(root, shard))
-    return problems + [f"key {key} occurs {count} times" for key, count in sorted(keys.items()) if count > 1]
+    problems += [f"key {key} occurs {count} times" for key, count in sorted(keys.items()) if count > 1]
+    return problems + list(_selection_problems(store))
+
+
+def _selection_problems(store: Store) -> Iterator[str]:
+    for name in store.names("selections"):
+        if name.endswith(".parquet"):
+            try:
+                store.selection_rule(name.removesuffix(".parquet"))
+            except StoreError as error:
+                yield str(error)
 
 
 def shard_problems(root: Path, shard: manifest.Shard) -> list[str]:
