@@ -42,19 +42,23 @@ static bool clear_orientation(std::string_view tiff) {
     const auto directory = bytes.integer(4, 4);
     const auto entries = directory ? bytes.integer(*directory, 2) : std::nullopt;
     if (!entries) return false;
+    int orientations = 0;
     for (uint64_t i = 0; i < *entries; ++i) {
         const uint64_t at = uint64_t{*directory} + 2 + 12 * i;
         const auto tag = bytes.integer(at, 2), type = bytes.integer(at + 2, 2);
         const auto count = bytes.integer(at + 4, 4);
         if (!tag || !type || !count || !bytes.integer(at + 8, 4)) return false;
-        if (*tag == 0x0112) return *type == 3 && *count == 1;
+        if (*tag == 0x0112 && (*type != 3 || *count != 1 || orientations++)) return false;
     }
     return true;
 }
 
+static bool is_exif(uint32_t marker, std::string_view data) {
+    return marker == 0xE1 && starts(data, std::string_view("Exif\0\0", 6));
+}
+
 static bool plain_application_segment(uint32_t marker, std::string_view data) {
-    if (marker == 0xE1 && starts(data, std::string_view("Exif\0\0", 6)))
-        return clear_orientation(data.substr(6));
+    if (is_exif(marker, data)) return clear_orientation(data.substr(6));
     if (marker == 0xE1) return !turned_by_xmp(data);
     const bool adobe = marker == 0xEE && starts(data, "Adobe");
     return !adobe || (data.size() >= 12 && data[11] == 1);  // YCbCr; few get Adobe's RGB and CMYK right
@@ -68,10 +72,12 @@ static void read_frame(std::string_view data, ImageHeader& header) {
     header.plain &= precision == 8u && (components == 1u || (components == 3u && !ids_say_rgb));
 }
 
-// Segments up to the first scan. Frames 0 to 2 are baseline, extended and progressive.
+// Segments up to the first scan. Frames 0 to 2 are baseline, extended and progressive. Of two EXIF segments nvImageCodec
+// takes the size from one and the orientation from the other, and writes past its buffer.
 static ImageHeader jpeg(std::string_view data) {
     const Bytes bytes(data);
     ImageHeader header{0, 0, true};
+    int exifs = 0;
     for (uint64_t at = 2;;) {
         const auto prefix = bytes.integer(at, 1), marker = bytes.integer(at + 1, 1);
         const auto length = bytes.integer(at + 2, 2);
@@ -81,7 +87,8 @@ static ImageHeader jpeg(std::string_view data) {
         if (*marker >= 0xC0 && *marker <= 0xC2) read_frame(segment, header);
         else if (*marker >= 0xC3 && *marker <= 0xCF && *marker != 0xC4 && *marker != 0xC8 && *marker != 0xCC)
             header.plain = false;
-        else header.plain &= plain_application_segment(*marker, segment);
+        else header.plain &= plain_application_segment(*marker, segment) && exifs + is_exif(*marker, segment) < 2;
+        exifs += is_exif(*marker, segment);
         at += 2 + *length;
     }
     return header;

@@ -35,6 +35,7 @@ class EncodedReader:
         self._helpers = ThreadPoolExecutor(max(threads, 1))
         self._asked: deque[Wish] = deque()
         self._held: dict[int, np.ndarray] = {}
+        self._refused: set[int] = set()  # rows that a decoder may not take, although PIL does
         self._room = HELD_BYTES
 
     def ask(self, rows: np.ndarray) -> None:
@@ -54,17 +55,25 @@ class EncodedReader:
         asked, used, batch = self._asked.popleft()
         files: list = batch.images()
         # What could not be read is tried once more, and rejected then.
-        rest = np.flatnonzero(~batch.plain).tolist()
+        rest = np.flatnonzero(~batch.plain | np.isin(used, list(self._refused))).tolist()
         for place, (row, data) in zip(rest, self._helpers.map(self._serve, asked[rest].tolist()), strict=True):
             used[place], files[place] = row, data
         return asked, used, files
 
     def reject_undecodable(self, rows) -> int:
-        """Find the damaged rows with PIL after a decoder failed. Returns how many were found."""
-        before = len(self.substitutes.bad)
-        for row in {int(row) for row in rows}:
+        """Find the damaged rows with PIL after a decoder failed; where it takes all, it decodes them from then on.
+
+        Returns how many rows will come in another way than they did.
+        """
+        rows, before = {int(row) for row in rows}, len(self.substitutes.bad)
+        for row in rows:
             self.dataset.decoded(row)
-        return len(self.substitutes.bad) - before
+        found = len(self.substitutes.bad) - before
+        if found:
+            return found
+        new = rows - self._refused
+        self._refused |= new
+        return len(new)
 
     def _serve(self, asked: int) -> tuple[int, np.ndarray]:
         """The row that serves for `asked`, and a file that every decoder shows alike."""
@@ -79,7 +88,7 @@ class EncodedReader:
 
     def _plain(self, row: int) -> np.ndarray:
         data = self.dataset.encoded(row)
-        if image_header(data)[2]:
+        if image_header(data)[2] and row not in self._refused:
             return np.frombuffer(data, dtype=np.uint8)
         image = decode_image(data, self.dataset.names([row])[0])
         out = np.frombuffer(b"P6 %d %d 255\n" % image.size + image.tobytes(), dtype=np.uint8)

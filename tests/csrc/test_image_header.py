@@ -63,9 +63,13 @@ PLAIN = {
     "lossless webp": encoded(COLOUR, "WEBP", lossless=True),
     "webp with xmp": encoded(COLOUR, "WEBP", xmp=xmp()),
 }
+SEGMENT = b"\xff\xe1" + struct.pack(">H", len(exif(6)) + 2) + exif(6)
+TWICE = exif(6).replace(b"\x02\0\x0f\x01", b"\x02\0\x12\x01").replace(b"\x02\0\x01\0\0\0x", b"\x03\0\x01\0\0\0\x03")
 TURNED = xmp('tiff:Orientation="6"')
 OTHERS = {
     "jpeg turned in an odd way": encoded(COLOUR, "JPEG", exif=exif(6).replace(b"\x12\x01\x03", b"\x12\x01\x04")),
+    "jpeg with two exif segments": encoded(COLOUR, "JPEG", exif=exif(3)).replace(b"\xff\xd8", b"\xff\xd8" + SEGMENT, 1),
+    "jpeg with two orientations": encoded(COLOUR, "JPEG", exif=TWICE),
     "turned by xmp": encoded(COLOUR, "JPEG", xmp=TURNED),
     "cmyk": encoded(COLOUR.convert("CMYK"), "JPEG"),
     "rgb jpeg": encoded(COLOUR, "JPEG", keep_rgb=True),

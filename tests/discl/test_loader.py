@@ -154,6 +154,20 @@ def test_dali_and_torch_replace_alike(data):
     assert dali.substituted == plain.substituted == asked > 0
 
 
+def test_what_dali_refuses_and_pil_takes_is_decoded_by_pil(data):
+    """PNGs whose pixels have another checksum: they used to end the run."""
+    textured(data)
+    for row in (1, 25):
+        content = bytearray(Path(data.paths[row]).read_bytes())
+        content[-13] ^= 1
+        Path(data.paths[row]).write_bytes(content)
+    dali, plain = loader(CurriculumLoader, data), loader(TorchLoader, data)
+    for _ in range(3):
+        for first, second in zip(dali, plain, strict=True):
+            assert_same(first, second, **RESAMPLED)
+    assert dali.substituted == plain.substituted == 0
+
+
 def test_a_class_without_any_good_image_stops_the_run(data):
     for row in range(24, 28):
         Path(data.paths[row]).write_bytes(b"no image")
