@@ -92,6 +92,8 @@ class RowwiseAttention(torch.nn.MultiheadAttention):
         if need_weights or masks or options or query is not key or key is not value or query.dim() != 3:
             return super().forward(query, key, value, need_weights=need_weights, attn_mask=attn_mask, **options)
         x = query if self.batch_first else query.transpose(0, 1)
+        if attn_mask is not None and attn_mask.dim() == 3:  # of every row and head, one after the other: CoCa's texts
+            attn_mask = attn_mask.unflatten(0, (len(x), self.num_heads))
         heads = linear(x, self.in_proj_weight, self.in_proj_bias).unflatten(2, (3, self.num_heads, self.head_dim))
         out = torch.nn.functional.scaled_dot_product_attention(*heads.permute(2, 0, 3, 1, 4), attn_mask=attn_mask)
         out = linear(out.transpose(1, 2).flatten(2), self.out_proj.weight, self.out_proj.bias)

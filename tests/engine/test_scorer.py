@@ -42,9 +42,9 @@ def plain(weights, tmp_path):
     return write_folder(tmp_path / "clip", weights, {})
 
 
-def write_folder(path, weights, preprocess):
+def write_folder(path, weights, preprocess, model=MODEL):
     path.mkdir(exist_ok=True)
-    config = {"model_cfg": MODEL, "preprocess_cfg": preprocess}
+    config = {"model_cfg": model, "preprocess_cfg": preprocess}
     (path / "open_clip_config.json").write_text(json.dumps(config))
     save_file(weights, path / "open_clip_model.safetensors")
     return path
@@ -75,6 +75,25 @@ def test_scores_equal_open_clips_own(folder):
     judge = judge_images @ judge_texts.T
     torch.testing.assert_close(text_score, judge.gather(1, class_ids[:, None])[:, 0], atol=1e-5, rtol=0)
     torch.testing.assert_close(image_score, (judge_images * judge_images.flip(0)).sum(1), atol=1e-5, rtol=0)
+
+
+def test_a_captioner_scores_too(tmp_path):
+    """CoCa's text tower hides other tokens from every text: a mask for each row and head."""
+    pooled = {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
+    text = {**TEXT, "embed_cls": True, "output_tokens": True}
+    decoder = {"context_length": 16, "vocab_size": 49408, "width": 24, "heads": 2, "layers": 1, "attn_pooler_heads": 2}
+    config = {"embed_dim": 24, "vision_cfg": {**VISION, **pooled}, "text_cfg": text, "multimodal_cfg": decoder}
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        model = open_clip.CoCa(**config)
+    with torch.no_grad():
+        model.text.transformer.resblocks[-1].attn.in_proj_weight.mul_(5)  # else hardly any token is looked at
+    state = {name: weight.contiguous() for name, weight in model.state_dict().items()}
+    folder = write_folder(tmp_path / "coca", state, {}, {**config, "custom_text": True})
+    scorer = Scorer.from_pretrained(str(folder), batch=3)
+    judge_images, judge_texts = open_clip_says(folder, pictures(), WORDS)
+    torch.testing.assert_close(scorer.embed_pil(pictures()), judge_images, atol=1e-5, rtol=0)
+    torch.testing.assert_close(scorer.embed_texts(WORDS), judge_texts, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
