@@ -196,6 +196,30 @@ def test_of_several_attempts_one_stands_for_the_wish(tmp_path):
     assert filtered(store, threshold=0.25) == expected  # the first retry that passes, not the best
 
 
+def test_a_filter_after_a_filter_knows_how_many_candidates_a_wish_had(tmp_path):
+    made = [row | {"key": key(n), "status": "ok", "retry": n, "attempt_of": key(0) if n else None, "text_score": score}
+            for n, (row, score) in enumerate(zip(rows(1) * 3, (0.3, 0.5, 0.4), strict=True))]  # fmt: skip
+    store = store_of(tmp_path / "s", made)
+    store.write_selection("default", [], {"rule": "threshold", "recipe": "r", "best_of": 3, "retries": 0})
+    for threshold in (0.1, 0.2):
+        filter_store(store.path, Rules(threshold=threshold))
+        assert Store(store.path).selection("default") == [key(1)], "the best of three"
+
+
+def test_coverage_is_of_one_recipe_and_counts_sources_of_which_nothing_is_left(tmp_path):
+    wanted = [("a", 0, "r", "ok"), ("a", 30, "r", "ok"), ("b", 0, "r", "rejected-early"), ("c", 50, "q", "ok")]
+    made = [row | {"key": key(n), "source_id": source, "level": level, "recipe": recipe, "status": status}
+            for n, (row, (source, level, recipe, status)) in enumerate(zip(rows(1) * 4, wanted, strict=True))
+            ]  # fmt: skip
+    store = store_of(tmp_path / "s", made)
+    outcome = filter_store(store.path, Rules(minimum=1), "mine", recipe="r")
+    assert outcome.coverage.levels == [0, 30] and outcome.coverage.holes == 2
+    assert "1 of 2 sources have every level; 2 of 4 " in "\n".join(outcome.coverage.lines())
+    assert outcome.fallback.left == 2
+    with pytest.raises(StoreError, match="no image of the recipe 'rr'; it has q, r"):
+        filter_store(store.path, Rules(), recipe="rr")
+
+
 def test_early_rejection_bounds_the_cut(tmp_path, made):
     store = store_of(tmp_path / "s", made)
     (store.path / "rejection").mkdir()
@@ -248,7 +272,12 @@ def test_the_command_prints_rules_and_coverage_and_a_dry_run_writes_nothing(stor
 
 
 @pytest.mark.parametrize(
-    ("flag", "told"), [("--class-threshold=owll=0.3", "'owl'"), ("--level-threshold=31=0.3", "level 31")]
+    ("flag", "told"),
+    [
+        ("--class-threshold=owll=0.3", "'owl'"),
+        ("--level-threshold=31=0.3", "level 31"),
+        ("--level-threshold=²=0.3", "²"),
+    ],
 )
 def test_a_threshold_of_a_class_or_level_that_the_store_lacks_is_refused(store, capsys, flag, told):
     assert main(["filter", str(store.path), flag, "--name", "misspelt"]) == 2

@@ -42,7 +42,7 @@ def _rules(args: argparse.Namespace) -> "Rules":
 
 
 def _level(name: str) -> int:
-    if not name.isdigit() or int(name) > 99:
+    if not name.isdecimal() or int(name) > 99:
         raise ConfigError(f"--level-threshold {name}=...: levels are whole numbers from 0 to 99")
     return int(name)
 

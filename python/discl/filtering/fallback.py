@@ -25,14 +25,13 @@ def taken_back(spool: Spool, alive: np.ndarray, spare: np.ndarray, minimum: int)
     """Add to `alive`, in place, spare images for every (source, level) that has fewer than `minimum`.
 
     A level's own spare images come first, then those of the next higher levels (nearer to the real image), then those
-    of the next lower ones; the best by score of each. Only sources with an image of this recipe count.
+    of the next lower ones; the best by score of each. Sources of this recipe count, also those without an image.
     """
     shape = (spool.sources, len(spool.levels))
-    made, kept, left = (
-        spool.counts(mask, spool.by_source_level, shape[0] * shape[1]).reshape(shape)
-        for mask in (spool.good, alive, spare)
+    kept, left = (
+        spool.counts(mask, spool.by_source_level, shape[0] * shape[1]).reshape(shape) for mask in (alive, spare)
     )
-    lack = np.where(made.any(1, keepdims=True), np.maximum(minimum - kept, 0), 0)
+    lack = np.where(spool.there[:, None], np.maximum(minimum - kept, 0), 0)
     lacking, extra = int(lack.sum()), np.zeros_like(left)
     found = [0, 0]
     levels = list(range(shape[1]))

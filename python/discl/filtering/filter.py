@@ -84,6 +84,9 @@ def filter_store(
         if write:
             asked = {"rule": "filter", **rules.to_json(), "recipe": spool.recipe, "kept": filtering.kept}
             asked |= {"scorer": scores.definition} if scores else {}
+            asked |= {
+                word: chosen_by[word] for word in ("best_of", "retries") if word in chosen_by
+            }  # for the next filter
             with closing(ahead(_keys(store, filtering.alive), AHEAD)) as keys:
                 store.write_selection_stream(name, keys, asked)
         return Outcome(name, spool.recipe, filtering.kept, Coverage.of(spool, filtering.alive), fallback)

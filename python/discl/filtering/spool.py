@@ -48,7 +48,8 @@ class Spool:
     """Records of all rows of a store, in order, and what their numbers stand for.
 
     good: bool [rows], status ok, an image in a shard, and of `recipe` (None: there must be only one; StoreError).
-    class_names: by code. levels: sorted. sources: how many. made: status ok of the recipe, image or not.
+    class_names: by code. sources: how many. levels: those of the recipe, sorted; there: bool [sources], whether the
+    recipe was asked for an image of it. made: status ok of the recipe, image or not.
     retried: the wishes with several attempts.
     """
 
@@ -63,16 +64,21 @@ class Spool:
         self._first_class: list[np.ndarray] = []
         self.retried = Keys()
         self._levels = np.zeros(256, bool)
+        self.there = np.zeros(0, bool)
         self._file = tempfile.TemporaryFile(prefix="discl-filter-")  # noqa: SIM115 (closed by __exit__)
         start = 0
         with closing(ahead(_batches(store, scores), AHEAD)) as batches:
             for batch, scored in batches:
-                self._good(start, batch)
-                self._records(batch, scored).tofile(self._file)
+                self._records(batch, scored, self._good(start, batch)).tofile(self._file)
                 self.retried.add_column(pc.unique(batch["attempt_of"].drop_null()))
                 start += len(batch)
         self.source_class = np.concatenate([np.zeros(0, np.int32), *self._first_class])
         self.levels = np.flatnonzero(self._levels)
+        if len(self) and not len(self.levels):
+            there = sorted(
+                {str(name) for batch in store.scan(["recipe"]) for name in batch["recipe"].unique().to_pylist()}
+            )
+            raise StoreError(f"{store.name} has no image of the recipe {recipe!r}; it has {', '.join(there)}")
         self.sources = len(self._sources)
         self._place = np.zeros(256, np.uint8)
         self._place[self.levels] = np.arange(len(self.levels))
@@ -112,13 +118,16 @@ class Spool:
     def by_source_level(self, records: np.ndarray) -> np.ndarray:
         return records["source"].astype(np.int64) * len(self.levels) + records["level"]
 
-    def _good(self, start: int, batch: pa.RecordBatch) -> None:
+    def _good(self, start: int, batch: pa.RecordBatch) -> np.ndarray:
+        """Take note of a batch's good rows; returns which rows are of the recipe, whatever became of them."""
         ok = pc.equal(batch["status"], "ok").fill_null(False).to_numpy(zero_copy_only=False)
-        ok &= self._of_recipe(batch["recipe"].fill_null(""), ok)
+        mine = self._of_recipe(batch["recipe"].fill_null(""), ok)
+        ok &= mine
         image = batch["shard"].is_valid().to_numpy(zero_copy_only=False)
         self.good[start : start + len(batch)] = ok & image
         self.made += int(ok.sum())
         self.without_image += int((ok & ~image).sum())
+        return np.ones(len(batch), bool) if self._any_recipe else mine
 
     def _of_recipe(self, recipes: pa.Array, ok: np.ndarray) -> np.ndarray:
         coded = recipes.dictionary_encode()
@@ -133,16 +142,18 @@ class Spool:
                 )
         return np.array([name == self.recipe for name in names] or [False])[codes]
 
-    def _records(self, batch: pa.RecordBatch, scored: pa.RecordBatch | pa.Table | None) -> np.ndarray:
+    def _records(self, batch: pa.RecordBatch, scored: pa.RecordBatch | pa.Table | None, mine: np.ndarray) -> np.ndarray:
         records = np.zeros(len(batch), RECORD)
         judged = batch if scored is None else scored
         records["score"] = _floats(judged["text_score"])
         records["margin"] = _floats(judged["margin"])
         if scored is not None:
             records["rank"] = _numpy(scored["rank"].fill_null(0))
-        records["level"] = self._level_of(batch["level"])
+        records["level"] = self._level_of(batch["level"], mine)
         records["class"] = self._class_of(batch)
         records["source"] = self._source_of(batch["source_id"].fill_null(""), records["class"])
+        self.there = np.concatenate([self.there, np.zeros(len(self._sources) - len(self.there), bool)])
+        self.there[records["source"][mine]] = True
         digits = pc.utf8_slice_codeunits(batch["key"], 0, 8).cast(pa.binary()).cast(pa.binary(8))
         packed = bytes.fromhex(
             memoryview(digits.buffers()[1])[8 * digits.offset :][: 8 * len(batch)].tobytes().decode()
@@ -150,11 +161,11 @@ class Spool:
         records["tie"] = np.frombuffer(packed, ">u4")
         return records
 
-    def _level_of(self, column: pa.Array) -> np.ndarray:
+    def _level_of(self, column: pa.Array, mine: np.ndarray) -> np.ndarray:
         levels = column.fill_null(0).to_numpy()
         if len(levels) and (levels.min() < 0 or levels.max() > 100):
             raise StoreError(f"the index holds level {levels.min()}..{levels.max()}; levels are 0 to 100")
-        self._levels[np.unique(levels)] = True
+        self._levels[np.unique(levels[mine])] = True
         return levels
 
     def _class_of(self, batch: pa.RecordBatch) -> np.ndarray:
