@@ -4,11 +4,14 @@
 what it says of made ones.
 """
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
+from PIL import Image
 
 from discl.config import RunConfig
 from discl.data import DataTable
@@ -17,6 +20,8 @@ from discl.errors import DataError
 from discl.hard import select_hard
 from discl.prompts import fill
 from discl.store import Store
+
+log = logging.getLogger(__name__)
 
 REAL = 64  # real images that are scored
 REAL_QUANTILE = 0.05  # of real text scores: what nearly every real image of the class reaches
@@ -88,9 +93,11 @@ class Suitability:
         return lines if self.problems() else [*lines, "this model suits this data"]
 
 
-def suitability(config: RunConfig, table: DataTable, store: Store) -> Suitability:
-    """store: images made with this config, of some sources. DataError without one that is scored."""
-    rows = [row for row in store.table.to_pylist() if row["status"] == "ok" and row["text_score"] is not None]
+def suitability(config: RunConfig, table: DataTable, store: Store, recipe: str) -> Suitability:
+    """store: has images made with this config, of this recipe, of some sources, beside those of earlier probes.
+    DataError without one that is scored, and where no real image can be decoded."""
+    made = store.table.filter(pc.equal(store.table["recipe"], recipe)).to_pylist()
+    rows = [row for row in made if row["status"] == "ok" and row["text_score"] is not None]
     if not rows:
         raise DataError(f"{store.name}: none of the probe's images is whole and scored; look at its reasons")
     real, own = _real_scores(config, table)
@@ -98,7 +105,22 @@ def suitability(config: RunConfig, table: DataTable, store: Store) -> Suitabilit
 
 
 def _side(table: DataTable, rows: np.ndarray) -> int:
-    return int(np.median([min(open_image(table.source(int(row))).size) for row in rows]))
+    return int(np.median([min(image.size) for image in _opened(table, rows).values()]))
+
+
+def _opened(table: DataTable, rows: np.ndarray) -> dict[int, Image.Image]:
+    """By row, those that can be decoded; each of the others is logged. DataError where none can."""
+    opened = {}
+    for row in rows.tolist():
+        try:
+            opened[row] = open_image(table.source(row))
+        except DataError as error:
+            log.warning("passed over %s", error)
+    if not opened:
+        raise DataError(
+            f"none of {len(rows)} real images, such as {table.source(rows[0])}, can be decoded; repair them"
+        )
+    return opened
 
 
 def _real_scores(config: RunConfig, table: DataTable) -> tuple[np.ndarray, float]:
@@ -109,11 +131,12 @@ def _real_scores(config: RunConfig, table: DataTable) -> tuple[np.ndarray, float
 
     assert config.score is not None
     train = table.rows("train")
-    rows = train[np.linspace(0, len(train) - 1, min(REAL, len(train))).astype(int)]
+    wanted = train[np.linspace(0, len(train) - 1, min(REAL, len(train))).astype(int)]
+    opened = _opened(table, wanted)
     scorer = Scorer.from_pretrained(config.score.clip)
     texts = scorer.embed_texts([fill(config.score.prompt, name, "score.prompt") for name in table.class_names])
-    cosines = scorer.embed_pil([open_image(table.source(int(row))) for row in rows]) @ texts.T
-    labels = torch.from_numpy(table.labels[rows])
+    cosines = scorer.embed_pil(list(opened.values())) @ texts.T
+    labels = torch.from_numpy(table.labels[list(opened)])
     best = (cosines.argmax(1) == labels).float().mean().item() if len(texts) > 1 else math.nan
     return cosines.gather(1, labels[:, None])[:, 0].numpy(), best
 

@@ -10,8 +10,10 @@ from discl.cli import main
 from discl.config import load_config
 from discl.data import load_data
 from discl.engine.scorer import Scorer
+from discl.store import Store, StoreWriter
 from discl.suitability import LevelFacts, Suitability, suitability
 from tests.discl.project import fake, loaded, make_project
+from tests.discl.store_samples import key
 
 
 @pytest.fixture
@@ -23,7 +25,11 @@ def file(tmp_path, tiny_models) -> Path:
 def test_levels_real_images_and_side(file, tiny_models):
     config = loaded(file, "score.threshold=0.3")
     store = fake(file, "score.threshold=0.3")
-    found = suitability(config, load_data(config.data), store)
+    (recipe,) = store.table["recipe"].unique().to_pylist()
+    with StoreWriter(store.path, "run", shard_bytes=1000) as writer:  # an earlier probe of another model
+        other = {"key": key(0), "recipe": "r", "class_name": "red fox", "level": 0, "status": "ok", "text_score": 1.0}
+        writer.append(other, None, "png", None)
+    found = suitability(config, load_data(config.data), Store(store.path), recipe)
     for each in found.levels:
         of = [row for row in store.table.to_pylist() if row["level"] == each.level and row["status"] == "ok"]
         scores = [row["text_score"] for row in of]
@@ -56,3 +62,15 @@ def test_the_command_prints_it(file, capfd):
     out = capfd.readouterr().out
     assert "UNet evaluations" in out and "suggested: threshold = " in out and "real images score" in out
     assert not file.with_name("store").exists()
+
+
+def test_a_probe_passes_over_damaged_real_images_and_names_the_folder_of_an_earlier_judge(file, capfd, caplog):
+    image = file.with_name("data") / "common" / "0.png"
+    data = bytearray(image.read_bytes())
+    data[60:80] = bytes(20)  # its end is as it should be, so only decoding tells
+    image.write_bytes(data)
+    assert main(["plan", str(file), "--probe", "1"]) == 0
+    assert "suggested: threshold = " in capfd.readouterr().out
+    assert f"passed over {image}: the image is damaged" in caplog.text
+    assert main(["plan", str(file), "--probe", "1", "--set", "score.prompt=a drawing of a {class}"]) == 2
+    assert f"remove that folder: {file.with_name('store')}.probe" in capfd.readouterr().err

@@ -16,8 +16,8 @@ from discl.cli.stop import Stop
 from discl.errors import DisclError
 
 if TYPE_CHECKING:
+    from discl.cli.plan_summary import Planned
     from discl.config import RunConfig
-    from discl.data import DataTable
 
 
 def demo(args: argparse.Namespace, stop: Stop) -> None:
@@ -39,7 +39,7 @@ def plan(args: argparse.Namespace, stop: Stop) -> None:
         planned = Planned(config, args.against or "", args.probe, on_event)
     text = planned.text
     if args.probe and config.score:
-        text += "\n".join(["", *_suitability(config, planned.table), ""])
+        text += "\n".join(["", *_suitability(config, planned), ""])
     print(text, end="")
     if args.out:
         _write(Path(args.out) / "plan.txt", text)
@@ -51,12 +51,13 @@ def plan(args: argparse.Namespace, stop: Stop) -> None:
             print(_write(Path(args.out) / "missing.tsv", "\n".join([header, *lines, ""])))
 
 
-def _suitability(config: "RunConfig", table: "DataTable") -> list[str]:
+def _suitability(config: "RunConfig", planned: "Planned") -> list[str]:
     from discl.cli.plan_costs import probe_store
     from discl.store import Store
     from discl.suitability import suitability
 
-    return suitability(config, table, Store(probe_store(config))).lines()
+    store = Store(probe_store(config))
+    return suitability(config, planned.table, store, planned.plan.recipe_digest).lines()
 
 
 def hard(args: argparse.Namespace, stop: Stop) -> None:

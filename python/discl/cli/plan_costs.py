@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from discl.config import RunConfig
-from discl.errors import DisclError
+from discl.errors import DisclError, StoreError
 from discl.plan import Plan
 from discl.planning.budget import choose
 from discl.planning.estimate import Estimate, estimate
@@ -41,7 +41,12 @@ def make_probe(config: RunConfig, plan: Plan, sources: int, on_event: OnEvent) -
     parts = max(1, round(len(plan.sources) / sources))
     aside = config.store.model_copy(update={"path": str(probe_store(config))})
     engine = config.engine.model_copy(update={"early_rejection": False})
-    generate(config.model_copy(update={"store": aside, "engine": engine}), on_event, part=(0, parts))
+    try:
+        generate(config.model_copy(update={"store": aside, "engine": engine}), on_event, part=(0, parts))
+    except StoreError as error:
+        raise StoreError(
+            f"what an earlier probe made is in the way, remove that folder: {aside.path} ({error})"
+        ) from error
 
 
 def cost_lines(config: RunConfig, plan: Plan, files: "ModelFiles") -> list[str]:
