@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from hashlib import blake2b
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -125,13 +124,7 @@ class SpectrumDataset(Dataset):
         """The encoded image file. Raises DataError for an unreadable file, StoreError for a bad record."""
         if index >= self.n_real:
             return self.store.read(self.names([index])[0])
-        packed = self.data.packed
-        if packed:
-            return packed.store.read(*packed.store.keys_at(packed.rows[self._real[[index]]]))
-        try:
-            return Path(self.paths[index]).read_bytes()
-        except OSError as error:
-            raise DataError(f"{self.paths[index]}: cannot be read: {error.strerror or error}") from error
+        return self.data.encoded(int(self._real[index]))
 
     @cached_property
     def paths(self) -> list[str]:

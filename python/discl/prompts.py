@@ -27,7 +27,7 @@ def check_template(template: str, key: str, known: tuple[str, ...] = ("class",))
 
 def class_texts(prompt: str, class_names: Sequence[str], key: str) -> list[str]:
     """The text that stands for each class. ConfigError for a class without one, and for two classes with the same."""
-    texts = [fill(prompt, name, key).strip() for name in class_names]
+    texts = [" ".join(fill(prompt, name, key).split()) for name in class_names]  # as tokenizers see them
     owner: dict[str, str] = {}
     for name, text in zip(class_names, texts, strict=True):
         if not text or ("{class}" in prompt and not name.strip()):

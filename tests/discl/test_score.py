@@ -217,6 +217,8 @@ def test_an_embedding_that_is_not_finite_and_has_no_image_left_has_a_reason_for_
 def test_a_class_without_text_is_named(prompt):
     with pytest.raises(ConfigError, match=r"class ' ' has no text: score\.prompt"):
         class_texts(prompt, [" ", "fox"], "score.prompt")
+    with pytest.raises(ConfigError, match="'fox' and ' fox' have one text, 'a fox'"):
+        class_texts("a {class}", ["fox", " fox"], "score.prompt")
 
 
 def test_what_is_refused(store, clip, tmp_path):
@@ -243,6 +245,8 @@ def test_the_command(store, clip, tmp_path, capsys):
     assert folder == store.path / "scores" / "cli"
     assert json.loads((folder / "scorer.json").read_text())["negatives"] == ["a blank page"]
     assert scores(folder)[0]["negative_score"] is not None
+    assert main(["score", str(store.path), "--clip", clip, "--prompt", ""]) == 2
+    assert "has no text" in capsys.readouterr().err
     assert main(["score", str(tmp_path / "nothing"), "--clip", clip]) == 2
     assert "nothing" in capsys.readouterr().err
 

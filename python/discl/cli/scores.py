@@ -30,7 +30,7 @@ def score(args: argparse.Namespace, stop: Stop) -> None:
     request = ScoreRequest(
         name=args.name or re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(clip).name).strip("-.") or "clip",
         clip=clip,
-        prompt=args.prompt or judge["prompt"],
+        prompt=judge["prompt"] if args.prompt is None else args.prompt,
         negatives=tuple(args.negative),
         pixels=args.pixels,
         data=_data(args.data),

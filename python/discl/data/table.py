@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from discl.errors import DataError
 
 SPLITS = ("train", "val", "test", "id_val", "id_test")  # id_*: in-distribution beside val and test, as in WILDS
 
@@ -87,6 +90,15 @@ class DataTable:
     def source(self, row: int) -> str:
         """The file that the row's spectrum is made of."""
         return (self.sources or self.paths)[row]
+
+    def encoded(self, row: int) -> bytes:
+        """The row's image file. DataError for one that cannot be read, StoreError for a damaged record."""
+        if self.packed:
+            return self.packed.store.read(*self.packed.store.keys_at(self.packed.rows[[row]]))
+        try:
+            return Path(self.paths[row]).read_bytes()
+        except OSError as error:
+            raise DataError(f"{self.paths[row]}: cannot be read: {error.strerror or error}") from error
 
     @cached_property
     def train_counts(self) -> np.ndarray:

@@ -35,7 +35,17 @@ def remove_strangers(folder: Path, names: Collection[str]) -> None:
             file.unlink()
 
 
-def write(file: Path, parts: Iterable[pa.Table]) -> None:
+def write(file: Path, parts: Iterable[pa.Table], state: str = "") -> None:
+    """state: of what was scored, for `state_of`."""
     buffer = io.BytesIO()
-    pq.write_table(pa.concat_tables(parts), buffer)
+    table = pa.concat_tables(parts)
+    pq.write_table(table.replace_schema_metadata({"state": state}) if state else table, buffer)
     write_atomic(file, buffer.getvalue())
+
+
+def state_of(file: Path) -> str:
+    """What `write` was given; "" where there is no such file, or none that can be read."""
+    try:
+        return (pq.read_schema(file).metadata or {}).get(b"state", b"").decode()
+    except (OSError, ValueError, pa.ArrowException):
+        return ""

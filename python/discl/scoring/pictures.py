@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from discl.data.images import decode_image
-from discl.errors import DataError
+from discl.errors import DataError, StoreError
 
 AHEAD = 2  # blocks that the threads work on while an earlier one is waited for
 TOGETHER = 4  # pictures that a thread takes at a time: handing over one costs as much as reading it
@@ -41,7 +41,7 @@ class Picture:
                 self.decode()
         except OSError as error:
             self.reason = f"{name}: cannot be read: {error.strerror or error}"
-        except (DataError, RuntimeError, IndexError) as error:
+        except (DataError, StoreError, RuntimeError, IndexError) as error:
             self.reason = str(error)
 
     def decode(self) -> None:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 class RealImages:
     """Embeddings of a data table's real images; those that cannot be decoded are quarantined.
 
-    ids -> image_score; the training images' mean by class -> centroid_score; validation and test images ->
+    ids -> image_score; the training images' mean by class -> centroid_score; the images of all other splits ->
     leakage_score, the highest cosine with one of them, and leakage_id, which.
     """
 
     def __init__(self, scorer: "Scorer", table: DataTable, class_names: Sequence[str], record: Record):
         train = list(table.rows("train"))
-        held = [*table.rows("val"), *table.rows("test")]
+        held = [row for split in table.held_out for row in table.rows(split).tolist()]
         self.place: dict[str, int] = {}
         vectors = [np.empty((0, scorer.width), np.float16)]
         number = {name: at for at, name in enumerate(class_names)}
@@ -87,6 +87,5 @@ def _embedded(
 
 
 def _block(table: DataTable, rows: list[int], width: int) -> Block:
-    paths = [table.paths[row] for row in rows]
-    pictures: list[Picture | None] = [Picture(path, Path(path).read_bytes) for path in paths]
+    pictures: list[Picture | None] = [Picture(table.paths[row], partial(table.encoded, row)) for row in rows]
     return Block(rows, pictures, np.full((len(rows), width), np.nan, np.float32))

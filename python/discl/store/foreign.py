@@ -5,12 +5,14 @@ import re
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from discl.data.columns import read_columns
 from discl.data.imagefolder import EXTENSIONS, scan
 from discl.data.imagenet_lt import fields
+from discl.data.images import readable
 from discl.data.reference import REAL
 from discl.errors import StoreError
 
@@ -26,13 +28,26 @@ RANGES = {"class_id": INT64, "level": range(101), "seed": INT64}
 
 @dataclass
 class Found:
-    """name: where the image was, a path; row: the index columns that are known. image: its bytes, or file: which has
-    them."""
+    """name: of the image, as its source is called; row: the index columns that are known. image: its bytes, or file:
+    which has them. below: the one of several folders or archives in which the name stands alone."""
 
     name: str
     image: bytes = b""
     row: dict[str, Any] = field(default_factory=dict)
     file: Path | None = None
+    below: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where it is in what was given, and no other image."""
+        return readable(f"{self.below}/{self.name}" if self.below else self.name)
+
+    @property
+    def state(self) -> str:
+        """Another one when the image has changed, or what is known of it. OSError for a file that is gone."""
+        facts = self.file.stat() if self.file else None
+        seen = (facts.st_size, facts.st_mtime_ns) if facts else blake2b(self.image, digest_size=16).hexdigest()
+        return repr((self.place, sorted(self.row.items()), seen))
 
     def read(self) -> bytes:
         """The image's bytes, in any thread."""
@@ -59,7 +74,7 @@ def from_reference(root: Path) -> Iterator[Found]:
         row = place if class_name is None else {"class_name": class_name, **place}
         for file in sorted(leaf.iterdir()):
             if file.suffix.lower() in EXTENSIONS and file.is_file():
-                yield Found(file.name, row=row, file=file)
+                yield Found(file.name, row=row, file=file, below=leaf.relative_to(root).as_posix())
 
 
 def read_leaf(name: str) -> dict[str, int] | None:
@@ -137,12 +152,12 @@ def from_webdataset(path: Path) -> Iterator[Found]:
     for tar in sorted(path.glob("*.tar")) if path.is_dir() else [path]:
         try:
             with tarfile.open(tar, "r|") as archive:
-                yield from _samples(tar, archive)
+                yield from _samples(tar, archive, tar.name if path.is_dir() else "")
         except tarfile.TarError as error:
             raise StoreError(f"{tar}: is no tar that can be read ({error})") from error
 
 
-def _samples(tar: Path, archive: tarfile.TarFile) -> Iterator[Found]:
+def _samples(tar: Path, archive: tarfile.TarFile, below: str) -> Iterator[Found]:
     sample = Found("")
     for member in archive:
         if not member.isfile():
@@ -151,7 +166,7 @@ def _samples(tar: Path, archive: tarfile.TarFile) -> Iterator[Found]:
         if name != sample.name:
             if sample.name:
                 yield sample
-            sample = Found(name)
+            sample = Found(name, below=below)
         content = archive.extractfile(member)
         assert content is not None
         _take(sample, kind, content.read(), tar)

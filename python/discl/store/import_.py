@@ -6,7 +6,6 @@ from hashlib import blake2b
 from pathlib import Path
 
 from discl import _C
-from discl.data.images import readable
 from discl.errors import StoreError
 from discl.progress import Meter, OnEvent, ignore
 from discl.quarantine import Quarantine
@@ -66,10 +65,10 @@ def _add(writer: StoreWriter, found: Found, quarantine: Quarantine) -> Iterator[
         found.name.encode()
         image = found.read()
     except UnicodeEncodeError:
-        quarantine.record([(found.name, f"{readable(found.name)}: its name is not UTF-8; rename it")])
+        quarantine.record([(found.place, "its name is not UTF-8; rename it")])
         return
     except OSError as error:
-        quarantine.record([(found.name, f"cannot be read: {error.strerror or error}")])
+        quarantine.record([(found.place, f"cannot be read: {error.strerror or error}")])
         return
     extension = next((name for magic, name in MAGIC if image.startswith(magic)), None)
     try:
@@ -77,7 +76,7 @@ def _add(writer: StoreWriter, found: Found, quarantine: Quarantine) -> Iterator[
     except (ValueError, RuntimeError):
         width = height = 0
     if extension is None or not width or not height:
-        quarantine.record([(found.name, "no JPEG, PNG or WebP that can be read")])
+        quarantine.record([(found.place, "no JPEG, PNG or WebP that can be read")])
         return
     key = blake2b(repr((found.name, sorted(found.row.items()))).encode() + image, digest_size=16).hexdigest()
     if key not in writer.keys:
