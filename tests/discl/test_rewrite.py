@@ -151,11 +151,12 @@ def test_a_source_that_was_never_sealed_is_forgotten_by_its_name(root, capfd):
 def test_the_same_command_finishes_a_killed_forget(root, at):
     """Also once no sample knows the sources any more."""
     (root / "runs").mkdir(exist_ok=True)
-    (root / "runs/r.hard.txt").write_text("source-1\nsource-2\n")
+    (root / "runs/r.hard.txt").write_bytes(b"source-1\nsource-2\n\xffdamaged\n")
     kill(root, "forget", at)
     assert main(["store", "forget", str(root), "--source", "source-1", "--source", "source-3"]) == 0
     expect_gone(root)
     assert verify(root) == [] and not list(root.glob(".forgetting"))
+    assert (root / "runs/r.hard.txt").read_bytes() == b"source-2\n\xffdamaged\n"
     assert main(["store", "forget", str(root), "--source", "source-1"]) == 2, "nothing of it is there"
 
 

@@ -124,10 +124,11 @@ def _remove_torn(root: Path) -> None:
 
 def _clean_list(file: Path, ids: frozenset[str]) -> None:
     """A run's list of hard images loses the forgotten ones."""
-    lines = file.read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if line not in ids]
+    gone = {source.encode("utf-8", "surrogateescape") for source in ids}
+    lines = file.read_bytes().split(b"\n")  # a damaged one is nobody's
+    kept = [line for line in lines if line not in gone]
     if len(kept) < len(lines):
-        write_atomic(file, "".join(f"{line}\n" for line in kept).encode())
+        write_atomic(file, b"\n".join(kept))
 
 
 def _clean_quarantine(file: Path, ids: frozenset[str]) -> None:

@@ -79,7 +79,8 @@ class StoreWriter:
                 (self.root / folder).mkdir(parents=True, exist_ok=True)
             self._lock = WriterLock(self.root, self.run_id)
         except OSError as error:
-            raise StoreError(f"cannot write to the store {self.root}: {error.strerror} ({error.filename})") from error
+            place = f" ({error.filename})" if error.filename else ""
+            raise StoreError(f"cannot write to the store {self.root}: {error.strerror}{place}") from error
         try:
             self._recover()
         except BaseException:
