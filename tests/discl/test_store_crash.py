@@ -140,6 +140,14 @@ def test_cut_files_are_refilled(unsealed, file, where):
     assert verify(unsealed) == []
 
 
+def test_the_next_writer_removes_what_killed_ones_left_half_written(unsealed):
+    left = ["manifest/.000007.json.1.tmp", "index/.000007.parquet.1.tmp", "embeddings/.000007.npy.1.tmp"]
+    for name in left:
+        (unsealed / name).write_bytes(b"half")
+    with StoreWriter(unsealed, "run", shard_bytes=10**6):
+        assert not any((unsealed / name).exists() for name in left)
+
+
 def test_unsealed_shards_of_a_store_put_together_by_hand(unsealed, tmp_path):
     other = StoreWriter(tmp_path / "other", "run", shard_bytes=10**9)
     other.__enter__()

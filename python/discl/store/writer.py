@@ -12,6 +12,7 @@ from typing import NoReturn
 import numpy as np
 import pyarrow as pa
 
+from discl.atomic import remove_leftovers
 from discl.errors import StoreError
 from discl.store.adoption import adopt, take_over, workers_folder
 from discl.store.columns import RowEncoder, check_user_columns
@@ -89,6 +90,8 @@ class StoreWriter:
         return self
 
     def _recover(self) -> None:
+        for folder in ("manifest", "index", "embeddings"):  # only who has the lock writes there
+            remove_leftovers(self.root / folder, older_than_s=0)
         for column in Store(self.root).scan(["key"]):
             self.keys.add_column(column["key"])
         self._next = next_number(self.root)
