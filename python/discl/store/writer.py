@@ -90,8 +90,8 @@ class StoreWriter:
         return self
 
     def _recover(self) -> None:
-        for folder in ("manifest", "index", "embeddings"):  # only who has the lock writes there
-            remove_leftovers(self.root / folder, older_than_s=0)
+        for name in ("manifest", "index", "embeddings"):  # only who has the lock writes there
+            remove_leftovers(self.root / name, older_than_s=0)
         for column in Store(self.root).scan(["key"]):
             self.keys.add_column(column["key"])
         self._next = next_number(self.root)
