@@ -60,6 +60,13 @@ def test_an_image_that_has_no_place_is_an_error_before_anything_is_written(tmp_p
     assert len(merge([tmp_path / "a"], tmp_path / "b", 10**6)) == 3, "one without an image takes nothing away"
 
 
+def test_quarantine_lines_come_along_but_for_a_torn_one(tmp_path):
+    fill(tmp_path / "a", range(3))
+    (tmp_path / "a/quarantine.jsonl").write_text('{"path": "x", "reason": "y"}\n{"path": "z", "rea')
+    merge([tmp_path / "a"], tmp_path / "c", 10**6)
+    assert (tmp_path / "c/quarantine.jsonl").read_text() == '{"path": "x", "reason": "y"}\n'
+
+
 def test_selections_of_different_rules_are_left_out(tmp_path, caplog):
     for name, numbers in (("a", range(4)), ("b", range(4, 8))):
         choose(fill(tmp_path / name, numbers), numbers, name)

@@ -143,6 +143,14 @@ def _bring_records(source: Store, into: Path) -> None:
     for name in source.names("runs"):
         if name.endswith((".json", ".hard.txt")) and not (into / "runs" / name).exists():
             write_atomic(into / "runs" / name, source.file(f"runs/{name}") or b"{}")
-    lines = (source.file("quarantine.jsonl") or b"").decode().splitlines()
-    bad = [json.loads(line) for line in lines]
-    Quarantine(into, 1, 1.0).record([(line["path"], line["reason"]) for line in bad])
+    lines = (source.file("quarantine.jsonl") or b"").decode(errors="replace").splitlines()
+    Quarantine(into, 1, 1.0).record(filter(None, map(_bad_input, lines)))
+
+
+def _bad_input(line: str) -> tuple[str, str] | None:
+    """Path and reason; None for a line that a crash has torn."""
+    try:
+        found = json.loads(line)
+        return found["path"], found["reason"]
+    except (ValueError, KeyError, TypeError):
+        return None
