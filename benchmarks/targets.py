@@ -154,6 +154,7 @@ TARGETS = [
 REPLACED = {
     ("engine", "float8 / bfloat16"): "2026-11-28T05:30",  # the GEGLU made and quantised in a kernel, joined projections
     ("score", "clip input / copy"): "2026-11-28T15:30",  # pixels go from memory to the tensor cores in the lanes' order
+    ("score", "score rows / copy"): "2026-11-28T19:50",  # programs of one warp, fewer launches
     ("score", "discl / 20,000 a second"): "2026-11-28T15:30",  # with that kernel
     ("score", "discl score / DALI decode"): "2026-11-28T01:14",  # decoded images of one size come at once
     ("train", "loader / resident"): "2026-11-28T18:30",  # what the CPU decodes gets its windows there as well

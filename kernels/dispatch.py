@@ -4,7 +4,9 @@ Triton decides between compiling and interpreting when a function is jitted, so 
 """
 
 import contextlib
+import functools
 import importlib.util
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -39,9 +41,9 @@ def stays_triton(tensor: torch.Tensor) -> bool:
 
 
 class Kernel:
-    """A Triton kernel written as a plain function; its module sees `tl` once the kernel has been launched."""
+    """A Triton kernel, or a part that kernels of its module call by its name, written as a plain function."""
 
-    def __init__(self, function: Callable[..., None]):
+    def __init__(self, function: Callable[..., Any]):
         self.function = function
         self.jitted: dict[bool, Any] = {}
 
@@ -54,12 +56,17 @@ class Kernel:
             self.jitted_function()[grid](*arguments, **constants, **OPTIONS)
 
     def jitted_function(self) -> Any:
-        """Triton's own object for the mode that is on now: to launch, or to compile ahead of time."""
+        """Triton's own object for the mode that is on now: to launch, to call, or to compile ahead of time."""
         import triton
         import triton.language
 
         interpret = interpreting()
         if interpret not in self.jitted:
-            self.function.__globals__["tl"] = triton.language
-            self.jitted[interpret] = triton.jit(self.function)
+            # Triton looks names up in a copy of the module, where `tl` and the parts of this mode are what it knows.
+            code, names = self.function.__code__, dict(self.function.__globals__, tl=triton.language)
+            for name in code.co_names:
+                if isinstance(names.get(name), Kernel):
+                    names[name] = names[name].jitted_function()
+            seen = functools.update_wrapper(types.FunctionType(code, names), self.function)
+            self.jitted[interpret] = triton.jit(seen)
         return self.jitted[interpret]

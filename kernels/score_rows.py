@@ -9,18 +9,20 @@ import torch
 from discl.kernels import reference
 from discl.kernels.check import FLOATS, check
 from discl.kernels.dispatch import Kernel, uses_triton
+from discl.kernels.score_tiles import few_texts, many_texts
 
 if TYPE_CHECKING:
     import triton.language as tl
 
 BINS = 64  # of the histograms, evenly over cosines from -1 to 1
 ONE_TILE = 64  # so many texts at most, and one tile holds them all
-# Of a tile and of the program that takes it, for as many texts as one tile holds, and for more.
-FEW = {"ROWS": 64, "WIDTH": 128, "num_warps": 4, "num_stages": 3}
-MANY = {"ROWS": 128, "WIDTH": 64, "num_warps": 8, "num_stages": 3}
-TEXTS = 256
+# Of a tile of more texts and of the program that takes it, by whether tensor cores multiply it.
+MANY = {
+    True: {"ROWS": 128, "TEXTS": 256, "WIDTH": 64, "num_warps": 8, "num_stages": 3},
+    False: {"ROWS": 128, "TEXTS": 128, "WIDTH": 16, "num_warps": 8, "num_stages": 3},
+}
 COPIES, CELLS = 32, 1 << 16  # of the tally: copies at most, and cells in all of them
-BLOCK = 2048  # rows that one program compacts
+BLOCK = 4096  # rows that one program compacts
 HALVES = {False: (torch.float16,), True: (torch.float16, torch.bfloat16)}  # on CUDA?
 
 
@@ -41,101 +43,68 @@ class RowScores(NamedTuple):
 
 @Kernel
 def _score_rows(embeddings, texts, text_norm, class_ids, levels, references, text_score, image_score, margin, rank,
-                keep, kept_of_tile, tally, threshold, count, classes, width, level_count, copies, BINS: tl.constexpr,
-                HALF: tl.constexpr, ONE: tl.constexpr, ROWS: tl.constexpr, TEXTS: tl.constexpr,
-                WIDTH: tl.constexpr, STAGES: tl.constexpr):  # fmt: skip
-    """ONE: one tile holds all texts, so one loop over the width reads every embedding once."""
+                keep, kept_of_block, tally, threshold, count, classes, level_count, copies, width: tl.constexpr,
+                BINS: tl.constexpr, BLOCK: tl.constexpr, ONE: tl.constexpr, HALF: tl.constexpr, ROWS: tl.constexpr,
+                TEXTS: tl.constexpr, WIDTH: tl.constexpr, STAGES: tl.constexpr):  # fmt: skip
     r = tl.arange(0, ROWS)
-    row = tl.program_id(0).to(tl.int64) * ROWS + r
+    begin = tl.program_id(0).to(tl.int64) * ROWS
+    row = begin + r
     inside = row < count
+    # What comes from memory is asked for at the start, though only the end needs it.
     own = tl.load(class_ids + row, inside, 0).to(tl.int32)
-    column = tl.arange(0, WIDTH)
-    begin, lines = tl.program_id(0).to(tl.int64) * ROWS * width, r[:, None] * width
-    images = embeddings + begin + lines
-    other = tl.arange(0, TEXTS)
-    dots = tl.full((ROWS, TEXTS), 0, tl.float32)
-    square = tl.full((ROWS,), 0, tl.float32)
-    own_dot = tl.full((ROWS,), 0, tl.float32)
-    source_square = tl.full((ROWS,), 0, tl.float32)
-    source_dot = tl.full((ROWS,), 0, tl.float32)
-    for start in tl.range(0, width, WIDTH, num_stages=STAGES):
-        at = start + column
-        there = inside[:, None] & (at < width)[None, :]
-        image = tl.load(images + at[None, :], there, 0.0)
-        exact = image.to(tl.float32)
-        # Not tl.sum: it cannot be interpreted in a process that imported Triton to compile.
-        square += tl.reduce(exact * exact, 1, tl.standard._sum_combine)
-        if references is not None:
-            source = tl.load(references + begin + lines + at[None, :], there, 0.0).to(tl.float32)
-            source_square += tl.reduce(source * source, 1, tl.standard._sum_combine)
-            source_dot += tl.reduce(exact * source, 1, tl.standard._sum_combine)
-        if ONE:
-            named = (other < classes)[:, None] & (at < width)[None, :]
-            text = tl.load(texts + other[:, None] * width + at[None, :], named, 0.0)
-            if not HALF:  # two fp16 or bf16 tiles go to the tensor cores as they are
-                image = exact
-                text = text.to(tl.float32)
-            dots = tl.dot(image, tl.trans(text), dots, input_precision="ieee")
-        else:
-            text = tl.load(texts + own.to(tl.int64)[:, None] * width + at[None, :], there, 0.0).to(tl.float32)
-            own_dot += tl.reduce(exact * text, 1, tl.standard._sum_combine)
-    scale = 1.0 / tl.maximum(tl.sqrt(square), 1e-12)
-    if references is not None:
-        tl.store(image_score + row, source_dot * scale / tl.maximum(tl.sqrt(source_square), 1e-12), inside)
-
-    rival = tl.full((ROWS,), -1.0, tl.float32)
-    higher = tl.full((ROWS,), 0, tl.int32)
+    level = tl.load(levels + row, inside, 0).to(tl.int32)
+    last = tl.minimum(count - begin, ROWS).to(tl.int32) - 1
+    images = embeddings + begin * width
+    sources = None if references is None else references + begin * width
     if ONE:
-        factor = 1.0 / tl.maximum(tl.load(text_norm + other, other < classes, 1.0), 1e-12)
-        cosine = dots * scale[:, None] * factor[None, :]
-        mine = other[None, :] == own[:, None]
-        score = tl.reduce(tl.where(mine, cosine, 0.0), 1, tl.standard._sum_combine)
-        cosine = tl.where(mine | (other >= classes)[None, :], -1.0, cosine)
-        rival = tl.maximum(rival, tl.reduce(cosine, 1, tl.standard._elementwise_max))
-        higher += tl.reduce((cosine > score[:, None]).to(tl.int32), 1, tl.standard._sum_combine)
+        score, rival, higher, likeness = few_texts(
+            images, sources, texts, text_norm, own, last, classes, width, HALF, ROWS, TEXTS, WIDTH
+        )
     else:
-        score = own_dot * scale / tl.maximum(tl.load(text_norm + own), 1e-12)
-        for first in range(0, classes, TEXTS):
-            other = first + tl.arange(0, TEXTS)
-            rivals = texts + other[:, None].to(tl.int64) * width
-            dots = tl.full((ROWS, TEXTS), 0, tl.float32)
-            for start in range(0, width, WIDTH):
-                at = start + column
-                image = tl.load(images + at[None, :], inside[:, None] & (at < width)[None, :], 0.0)
-                text = tl.load(rivals + at[None, :], (other < classes)[:, None] & (at < width)[None, :], 0.0)
-                if not HALF:
-                    image = image.to(tl.float32)
-                    text = text.to(tl.float32)
-                dots = tl.dot(image, tl.trans(text), dots, input_precision="ieee")
-            factor = 1.0 / tl.maximum(tl.load(text_norm + other, other < classes, 1.0), 1e-12)
-            cosine = dots * scale[:, None] * factor[None, :]
-            mine = other[None, :] == own[:, None]
-            cosine = tl.where(mine | (other >= classes)[None, :], -1.0, cosine)
-            rival = tl.maximum(rival, tl.reduce(cosine, 1, tl.standard._elementwise_max))
-            higher += tl.reduce((cosine > score[:, None]).to(tl.int32), 1, tl.standard._sum_combine)
+        score, rival, higher, likeness = many_texts(
+            images, sources, texts, text_norm, own, last, classes, width, HALF, ROWS, TEXTS, WIDTH, STAGES
+        )
 
     kept = inside & (score >= threshold)
+    if references is not None:
+        tl.store(image_score + row, likeness, inside)
     tl.store(text_score + row, score, inside)
     tl.store(margin + row, score - rival, inside)
     tl.store(rank + row, higher + 1, inside)
     tl.store(keep + row, kept.to(tl.int8), inside)
-    tl.store(kept_of_tile + tl.program_id(0), tl.reduce(kept.to(tl.int32), 0, tl.standard._sum_combine))
+    kept_here = tl.reduce(kept.to(tl.int32), 0, tl.standard._sum_combine)
+    tl.atomic_add(kept_of_block + begin // BLOCK, kept_here.to(tl.int64), sem="relaxed")
     # One addition a row: 1 to its bin, and 2**32 if it is kept. Neighbours add to different copies of the bins.
-    cell = (r % copies).to(tl.int64) * classes * level_count + own * level_count + tl.load(levels + row, inside, 0)
+    cell = (r % copies).to(tl.int64) * classes * level_count + own * level_count + level
     bin = tl.minimum(tl.maximum(tl.floor((score + 1) * (BINS / 2)), 0.0), BINS - 1.0).to(tl.int32)
     one = tl.where(kept, (1 << 32) + 1, 1).to(tl.int64)
     tl.atomic_add(tally + cell * BINS + bin, one, inside & (score == score), sem="relaxed")
 
 
 @Kernel
-def _compact(keep, before, accepted, count, TILES: tl.constexpr, BLOCK: tl.constexpr):
-    """Kept rows of TILES tiles to their place; `before` is how many the tiles up to one, it included, kept."""
+def _compact(keep, kept_of_block, accepted, kept, count, BLOCK: tl.constexpr):
+    """A block's kept rows to their place behind those of the blocks before it; the last block knows how many in all."""
     block = tl.program_id(0)
-    row = block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    kept = tl.load(keep + row, row < count, 0).to(tl.int32)
-    place = tl.associative_scan(kept, 0, tl.standard._sum_combine) - 1
-    place += tl.load(before + block * TILES - 1, block > 0, 0)
-    tl.store(accepted + place, row, kept > 0)
+    at = tl.arange(0, BLOCK)
+    row = block.to(tl.int64) * BLOCK + at
+    here = tl.load(keep + row, row < count, 0).to(tl.int32)
+    before = tl.full((BLOCK,), 0, tl.int64)
+    for other in range(0, block, BLOCK):
+        before += tl.load(kept_of_block + other + at, other + at < block, 0)
+    first = tl.reduce(before, 0, tl.standard._sum_combine)
+    tl.store(accepted + first + tl.associative_scan(here, 0, tl.standard._sum_combine) - 1, row, here > 0)
+    tl.store(kept, first + tl.reduce(here, 0, tl.standard._sum_combine), block == tl.num_programs(0) - 1)
+
+
+@Kernel
+def _total(tally, counts, histogram, copies, cells, BINS: tl.constexpr, COPIES: tl.constexpr):
+    """The sum of a cell's copies, taken apart."""
+    cell = tl.program_id(0)
+    copy, bin = tl.arange(0, COPIES), tl.arange(0, BINS)
+    place = (copy.to(tl.int64) * cells + cell)[:, None] * BINS + bin[None, :]
+    sums = tl.reduce(tl.load(tally + place, (copy < copies)[:, None], 0), 0, tl.standard._sum_combine)
+    tl.store(histogram + cell.to(tl.int64) * BINS + bin, (sums & 0xFFFFFFFF).to(tl.int32))
+    tl.store(counts + cell, tl.reduce(sums >> 32, 0, tl.standard._sum_combine).to(tl.int32))
 
 
 def score_rows(
@@ -167,32 +136,44 @@ def score_rows(
     if not uses_triton(embeddings):
         return reference.score_rows(embeddings, texts, class_ids, levels, references, threshold, level_count)
     (count, width), classes, device = embeddings.shape, len(texts), embeddings.device
+    # In the interpreter a product of bfloat16 tiles is one of their bits.
+    kinds = {tensor.dtype for tensor in (embeddings, texts, references) if tensor is not None}
+    halves = len(kinds) == 1 and texts.dtype in HALVES[texts.is_cuda]
     one = classes <= ONE_TILE
-    tile = FEW | {"TEXTS": max(16, 1 << (classes - 1).bit_length())} if one else MANY | {"TEXTS": TEXTS}
-    tiles = -(-count // tile["ROWS"])
-    text_score, image_score, margin = embeddings.new_empty(3, count, dtype=torch.float32)
+    tile = _few_texts(classes, halves, references is not None) if one else MANY[halves]
+    # The device has nothing to do before the first kernel: little is done before its launch.
+    cells, blocks = classes * level_count, -(-count // BLOCK)
+    copies = max(1, min(COPIES, CELLS // cells))
+    sums = torch.zeros(copies * cells * BINS + blocks, dtype=torch.int64, device=device)
+    text_norm = torch.linalg.vector_norm(texts, dim=1, dtype=torch.float32)
+    text_score, margin = (torch.empty(count, dtype=torch.float32, device=device) for _ in range(2))
+    image_score = None if references is None else torch.empty_like(text_score)
     rank = torch.empty(count, dtype=torch.int32, device=device)
     keep = torch.empty(count, dtype=torch.int8, device=device)
-    kept_of_tile = torch.empty(tiles, dtype=torch.int32, device=device)
-    copies = max(1, min(COPIES, CELLS // (classes * level_count)))
-    tally = torch.zeros(copies, classes, level_count, BINS, dtype=torch.int64, device=device)
-    text_norm = torch.linalg.vector_norm(texts, dim=1, dtype=torch.float32)
-    # In the interpreter a product of bfloat16 tiles is one of their bits.
-    halves = embeddings.dtype == texts.dtype and texts.dtype in HALVES[texts.is_cuda]
-    inputs = (embeddings.contiguous(), texts.contiguous(), text_norm, class_ids.contiguous(), levels.contiguous())
     _score_rows.launch(
-        (tiles,), *inputs, None if references is None else references.contiguous(), text_score, image_score, margin,
-        rank, keep, kept_of_tile, tally, threshold, count, classes, width, level_count, copies,
-        device=device, BINS=BINS, HALF=halves, ONE=one, STAGES=tile["num_stages"], **tile,
+        (-(-count // tile["ROWS"]),), embeddings.contiguous(), texts.contiguous(), text_norm, class_ids.contiguous(),
+        levels.contiguous(), None if references is None else references.contiguous(), text_score, image_score, margin,
+        rank, keep, sums[copies * cells * BINS :], sums, threshold, count, classes, level_count, copies, width,
+        device=device, BINS=BINS, BLOCK=BLOCK, ONE=one, HALF=halves, STAGES=tile["num_stages"], **tile,
     )  # fmt: skip
-    before, accepted = kept_of_tile.cumsum(0), torch.empty(count, dtype=torch.int64, device=device)
-    block = {"TILES": BLOCK // tile["ROWS"], "BLOCK": BLOCK}
-    _compact.launch((-(-count // BLOCK),), keep, before, accepted, count, device=device, **block)
-    total = tally.sum(0)
-    counts, histogram = (total >> 32).sum(-1, dtype=torch.int32), total.bitwise_and(0xFFFFFFFF).int()
-    accepted = accepted[: int(before[-1]) if tiles else 0]  # the one wait for the device
-    image_scores = None if references is None else image_score
-    return RowScores(text_score, image_scores, margin, rank, keep.view(torch.bool), accepted, counts, histogram)
+    accepted, kept = (torch.empty(size, dtype=torch.int64, device=device) for size in (count, 1))
+    _compact.launch((blocks,), keep, sums[copies * cells * BINS :], accepted, kept, count, device=device, BLOCK=BLOCK)
+    counts = torch.empty(classes, level_count, dtype=torch.int32, device=device)
+    histogram = torch.empty(classes, level_count, BINS, dtype=torch.int32, device=device)
+    _total.launch((cells,), sums, counts, histogram, copies, cells, device=device, BINS=BINS, COPIES=COPIES)
+    accepted = accepted[: int(kept) if count else 0]  # the one wait for the device
+    return RowScores(text_score, image_score, margin, rank, keep.view(torch.bool), accepted, counts, histogram)
+
+
+def _few_texts(classes: int, halves: bool, references: bool) -> dict[str, int]:
+    """As MANY, of a tile that holds all texts: as large as registers allow (sm_90: 140 a thread for 16 texts)."""
+    texts = max(16, 1 << (classes - 1).bit_length())
+    large = texts > 32
+    if halves:
+        shape = {"ROWS": 16 if large else 32, "WIDTH": 64 if large or references else 128, "num_warps": 1}
+    else:
+        shape = {"ROWS": 32, "WIDTH": 16 if large else 32, "num_warps": texts // 16}
+    return shape | {"TEXTS": texts, "num_stages": 1}
 
 
 def _check(embeddings, texts, class_ids, levels, references, level_count: int) -> None:

@@ -7,7 +7,7 @@ from discl.kernels.cosine_scores import _cosine_scores
 from discl.kernels.dispatch import OPTIONS
 from discl.kernels.fp8_rows import _fp8_rows
 from discl.kernels.guided_step import _guided_step
-from discl.kernels.score_rows import _compact, _score_rows
+from discl.kernels.score_rows import BLOCK, MANY, _compact, _few_texts, _score_rows, _total
 from discl.kernels.to_uint8 import _to_uint8
 
 HOPPER = ("cuda", 90, 32)
@@ -19,12 +19,13 @@ SIZES = ("groups", "height", "vectors", "origin", "chunks")
 FUSED_TILE = {"ALIGN": 16, "WHOLE": True, "TILES": 4, "SPAN": 64, "CHUNK": 32, "ROWS": 16, "BEGUN": 8, "LINEAR": True}
 IMAGE = {"HEIGHT": 224, "WIDTH": 224, "BITS": 22, "PACK": PACK}
 TAPS = {"start": I32, "weight": I32, "fill": I32}
-SCORE_ROWS = dict.fromkeys(("embeddings", "texts", "references"), "*fp16")
+SCORE_ROWS = dict.fromkeys(("embeddings", "texts"), "*fp16")
 SCORE_ROWS |= dict.fromkeys(("text_norm", "text_score", "image_score", "margin"), F32)
-SCORE_ROWS |= dict.fromkeys(("rank", "kept_of_tile"), I32)
-SCORE_ROWS |= dict.fromkeys(("count", "classes", "width", "level_count", "copies"), "i32")
-SCORE_ROWS |= {"class_ids": "*i64", "levels": "*i64", "tally": "*i64", "keep": "*i8", "threshold": "fp32"}
-TILE = {"BINS": 64, "HALF": True, "ROWS": 64, "WIDTH": 128, "STAGES": 3}
+SCORE_ROWS |= dict.fromkeys(("count", "classes", "level_count", "copies"), "i32")
+SCORE_ROWS |= dict.fromkeys(("class_ids", "levels", "kept_of_block", "tally"), "*i64")
+SCORE_ROWS |= {"rank": I32, "keep": "*i8", "threshold": "fp32"}
+TILE = {"width": 512, "BINS": 64, "BLOCK": BLOCK, "HALF": True, "STAGES": 3}
+LIKE = {"references": "*fp16"}
 FP8_ROWS = {"x": "*bf16", "values": "*fp8e4nv", "scales": F32, "width": "i32"}
 FUSED = ("geglu_fp8_rows",)  # asks for them by name
 CASES = {
@@ -58,14 +59,24 @@ CASES = {
         | {"class_ids": "*i64", "width": "i32"},
         {"CLASSES": 10},
     ),
-    "score_rows of few classes": (_score_rows, SCORE_ROWS, TILE | {"ONE": True, "TEXTS": 16}),
-    "score_rows of many classes": (_score_rows, SCORE_ROWS, TILE | {"ONE": False, "TEXTS": 256}),
+    "score_rows of few classes": (_score_rows, SCORE_ROWS | LIKE, TILE | {"ONE": True} | _few_texts(64, True, True)),
+    "score_rows of ten classes": (
+        _score_rows,
+        SCORE_ROWS,
+        TILE | {"references": None, "ONE": True} | _few_texts(10, True, False),
+    ),
+    "score_rows of many classes": (_score_rows, SCORE_ROWS | LIKE, TILE | {"ONE": False} | MANY[True]),
     "fp8_rows": (_fp8_rows, FP8_ROWS, {"GATED": False, "PARTS": 6, "BLOCK": 256}),
     "geglu_fp8_rows": (_fp8_rows, FP8_ROWS, {"GATED": True, "PARTS": 6}),
     "compact": (
         _compact,
-        {"keep": "*i8", "before": "*i64", "accepted": "*i64", "count": "i32"},
-        {"TILES": 32, "BLOCK": 2048},
+        {"keep": "*i8", "kept_of_block": "*i64", "accepted": "*i64", "kept": "*i64", "count": "i32"},
+        {"BLOCK": BLOCK},
+    ),
+    "total": (
+        _total,
+        {"tally": "*i64", "counts": I32, "histogram": I32, "copies": "i32", "cells": "i32"},
+        {"BINS": 64, "COPIES": 32},
     ),
 }
 
@@ -86,6 +97,13 @@ def test_clip_input_multiplies_the_bytes_that_its_lanes_load(tmp_path, monkeypat
     assert "st.global.v4.b32" in binary.asm["ptx"]
 
 
+def test_score_rows_multiplies_the_halves_that_its_lanes_load(tmp_path, monkeypatch):
+    """One step of 128 columns: 32 rows and 16 texts, 16 bytes a lane, and only the results are put in order."""
+    binary = compiled("score_rows of ten classes", tmp_path, monkeypatch, aligned=True)
+    assert binary.metadata.shared <= 32 * 8  # one result of 32 rows at a time
+    assert binary.asm["ptx"].count("ld.global.v4.b32") == (32 + 16) * 128 * 2 // (32 * 16)
+
+
 def compiled(case, folder, monkeypatch, aligned=False, **options):
     """`aligned`: pointers and sizes are multiples of 16, as the launch of an allocated tensor finds them."""
     triton = pytest.importorskip("triton")
@@ -97,6 +115,8 @@ def compiled(case, folder, monkeypatch, aligned=False, **options):
     kernel, types, constants = CASES[case]
     jitted = kernel.jitted_function()
     signature = {name: types.get(name, "constexpr") for name in jitted.arg_names}
+    options |= {name: constants[name] for name in ("num_warps", "num_stages") if name in constants}
+    constants = {name: constants[name] for name in jitted.arg_names if name in constants}
     constants = {name: 1024 for name in jitted.arg_names if name == "BLOCK"} | constants
     multiples = {
         (at,): [["tt.divisibility", 16]]
