@@ -90,8 +90,11 @@ def build_pipeline(feed: Callable, windows: HostWindows | DeviceWindows, batch: 
 
 def decoded(encoded, view: View, decoding: Decoding):
     fn, types = _dali()
-    colours = types.GRAY if view.channels == 1 else types.RGB
-    return fn.decoders.image(encoded, output_type=colours, **decoding.options)
+    images = fn.decoders.image(encoded, output_type=types.RGB, **decoding.options)
+    if view.channels == 3:
+        return images
+    # Not by the decoder, whose grey of a PNG with an sRGB chunk is up to 34 of 255 beside the luma that others make.
+    return fn.color_space_conversion(images, image_type=types.RGB, output_type=types.GRAY)
 
 
 def rendered(images, windows: Sequence, view: View):

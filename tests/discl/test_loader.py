@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from discl.dataset import SpectrumDataset
 from discl.errors import RunFailed
@@ -166,6 +167,20 @@ def test_what_dali_refuses_and_pil_takes_is_decoded_by_pil(data):
         for first, second in zip(dali, plain, strict=True):
             assert_same(first, second, **RESAMPLED)
     assert dali.substituted == plain.substituted == 0
+
+
+def test_grey_is_pils_whatever_colour_space_a_file_names(data):
+    textured(data)
+    for path in data.paths:
+        chunk = PngInfo()
+        chunk.add(b"sRGB", b"\0")
+        image = Image.open(path).convert("RGB")
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG", pnginfo=chunk)
+        Path(path).write_bytes(buffer.getvalue())
+    dali, plain = (loader(kind, data, GREY, policy="none") for kind in (CurriculumLoader, TorchLoader))
+    for first, second in zip(dali, plain, strict=True):
+        assert_same(first, second, **RESAMPLED)
 
 
 def test_a_class_without_any_good_image_stops_the_run(data):
