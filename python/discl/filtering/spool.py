@@ -152,7 +152,8 @@ class Spool:
         records["level"] = self._level_of(batch["level"], mine)
         records["class"] = self._class_of(batch)
         records["source"] = self._source_of(batch["source_id"].fill_null(""), records["class"])
-        self.there = np.concatenate([self.there, np.zeros(len(self._sources) - len(self.there), bool)])
+        if new := len(self._sources) - len(self.there):
+            self.there = np.concatenate([self.there, np.zeros(new, bool)])
         self.there[records["source"][mine]] = True
         digits = pc.utf8_slice_codeunits(batch["key"], 0, 8).cast(pa.binary()).cast(pa.binary(8))
         packed = bytes.fromhex(
