@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from discl.report import write_report
-from discl.report.acceptance import accepted_counts
+from discl.report.acceptance import accepted_counts, rule_in_words
 from discl.report.facts import store_facts
 from discl.report.html import VOID, tag
 from discl.report.spectrum import choose_sources
@@ -101,7 +101,11 @@ def test_user_text_is_shown_and_never_run(html):
 def test_embedded_columns_are_the_stores(html, rows):
     data = Page(html).json()
     scored = [row for row in rows if row["status"] == "ok"]
-    assert data["score"] == [int(np.floor(np.float32(row["text_score"]) * 10_000)) for row in scored]
+    start = float(next(each for each in Page(html).named("input") if each["id"] == "slider")["data-start"])
+    assert start == np.float32(THRESHOLD)
+    told = start + np.array(data["score"]) / 10_000
+    np.testing.assert_array_less(told, [row["text_score"] + 1e-6 for row in scored])
+    np.testing.assert_array_less([row["text_score"] - 1e-6 for row in scored], told + 1e-4)
     assert [data["levels"][place] for place in data["level"]] == [row["level"] for row in scored]
     assert [data["classes"][place] for place in data["class"]] == [row["class_name"] for row in scored]
     assert data["kept"] == [int(row["text_score"] >= THRESHOLD) for row in scored]
@@ -184,17 +188,49 @@ def test_the_slider_starts_at_the_runs_threshold(rows):
     own = {"default": 0.2, "classes": {"zero": 0.4}, "levels": {}}
     plain = {"default": 0.2, "classes": {}, "levels": {}}
     kept = min(r["text_score"] for r in rows if r["status"] == "ok" and r["text_score"] >= THRESHOLD)
-    assert start_threshold(store_facts(FakeStore(rows)), axis) == THRESHOLD
-    assert start_threshold(store_facts(FakeStore(rows, plain)), axis) == 0.2
+    assert start_threshold(store_facts(FakeStore(rows)), axis) == np.float32(THRESHOLD)
+    assert start_threshold(store_facts(FakeStore(rows, plain)), axis) == np.float32(0.2)
+    other = FakeStore(rows)
+    other.rule |= {"threshold": 0.9, "scorer": {"clip": "another"}}  # in units that this page does not show
+    assert start_threshold(store_facts(other), axis) == pytest.approx(kept)
     assert start_threshold(store_facts(FakeStore(rows, own)), axis) == pytest.approx(kept)
 
 
-def test_at_the_runs_threshold_nothing_moves(rows):
-    facts = store_facts(FakeStore(rows))
+@pytest.mark.parametrize("seed", range(20))
+def test_at_the_runs_threshold_nothing_moves(seed):
+    """Scores lie as near to the threshold as float32 has them, on it too."""
+    random, rows = np.random.default_rng(seed), index_rows()
+    threshold = float(random.uniform(0.1, 0.9))
+    store = FakeStore(rows, threshold)
+    near = [row for row in rows if row["status"] == "ok"]
+    for row in near:
+        score = np.float32(threshold) + np.float32(random.choice([0, 1e-7, 1e-5, 1e-3])) * np.float32(random.normal())
+        row["text_score"] = float(score)
+    store.table = store.table.from_pylist(rows, schema=store.table.schema)
+    store.keys = [row["key"] for row in near if np.float32(row["text_score"]) >= np.float32(threshold)]
+    facts = store_facts(store)
     shown = np.flatnonzero(facts.scored)
-    data = explorer_data(facts, shown, score_axis(facts.score[shown]))
-    cut = round(THRESHOLD * 10_000)
-    assert [int(score >= cut) for score in data["score"]] == data["kept"]
+    axis = score_axis(facts.score[shown])
+    data = explorer_data(facts, shown, axis, start_threshold(facts, axis))
+    assert [int(score >= 0) for score in data["score"]] == data["kept"], f"seed {seed}"
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ({"rule": "all"}, "every finished image"),
+        ({"threshold": 0.25}, "text score of at least 0.25"),
+        ({"threshold": {"default": 0.2, "levels": {"30": 0.3}}}, "text score at thresholds by class and level"),
+        ({"rule": "filter", "quantile": 0.5, "by": "class", "best": 2}, "quantile 0.5, by class, best 2"),
+        ({"threshold": 0.25, "minimum": 1}, "text score of at least 0.25, minimum 1"),
+        ({"rule": "filter", "threshold": {"default": 0.9}, "scorer": {"clip": "ViT-L-14"}},
+         "text score at thresholds by class and level, by the scores of ViT-L-14"),
+    ],
+)  # fmt: skip
+def test_the_rule_is_told_in_words(rows, rule, words):
+    store = FakeStore(rows)
+    store.rule = rule
+    assert rule_in_words(store_facts(store)) == words
 
 
 def test_tags_escape_text_and_attributes():

@@ -5,12 +5,17 @@ import numpy as np
 from discl.report.facts import Facts
 from discl.report.html import Markup, headings, join, scroller, section, tag
 
+# Of `discl.filtering.rules.Rules`, as they stand in a selection's rule, and of the run's own.
+FURTHER = (
+    "quantile", "by", "margin", "rank", "duplicates", "duplicate_cap", "best", "quota", "balance", "balance_cap",
+    "minimum", "best_of",
+)  # fmt: skip
 CLASSES = 200  # rows of the class table; the classes with the lowest share come first when there are more
 
 
 def acceptance_section(facts: Facts) -> Markup:
     counts = accepted_counts(facts)
-    lead = f"{facts.kept.sum():,} of {len(facts):,} generated images were accepted ({_rule(facts)})."
+    lead = f"{facts.kept.sum():,} of {len(facts):,} generated images were accepted ({rule_in_words(facts)})."
     by_level = tag("div", tag("h3", "By level"), _level_bars(facts, counts))
     by_class = tag("div", tag("h3", "By class and level"), _class_table(facts, counts))
     return section(
@@ -31,10 +36,16 @@ def accepted_counts(facts: Facts) -> np.ndarray:
     return np.stack(halves, axis=-1).reshape(*shape, 2)
 
 
-def _rule(facts: Facts) -> str:
+def rule_in_words(facts: Facts) -> str:
+    """The selection's rule in words; of `discl filter`'s further rules the names as they were given."""
+    rule = dict(facts.rule)
+    threshold, others = rule.pop("threshold", None), [f"{name} {rule[name]}" for name in FURTHER if name in rule]
     if facts.threshold is not None:
-        return f"text score of at least {facts.threshold:g}"
-    return "text score at thresholds by class and level" if facts.rule.get("threshold") else "every finished image"
+        others.insert(0, f"text score of at least {facts.threshold:g}")
+    elif threshold is not None:
+        others.insert(0, "text score at thresholds by class and level")
+    words = ", ".join(others).replace("_", " ") or "every finished image"
+    return f"{words}, by the scores of {rule['scorer'].get('clip', 'another scorer')}" if "scorer" in rule else words
 
 
 def _problems(facts: Facts) -> str:

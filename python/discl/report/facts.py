@@ -53,8 +53,9 @@ class Facts:
 
     @property
     def threshold(self) -> float | None:
-        """The rule's one threshold; None where classes or levels have their own, or nothing is scored."""
-        threshold = self.rule.get("threshold")
+        """The rule's one threshold of `score`; None where classes or levels have their own, where another scorer's
+        scores count, or nothing is scored."""
+        threshold = None if "scorer" in self.rule else self.rule.get("threshold")
         if isinstance(threshold, dict) and not threshold.get("classes") and not threshold.get("levels"):
             threshold = threshold.get("default")
         return float(threshold) if isinstance(threshold, int | float) else None

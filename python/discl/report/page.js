@@ -12,7 +12,7 @@
   const pictured = rows.filter((row) => String(row) in data.pictures);
 
   const count = (threshold) => {
-    const cut = Math.round(threshold * 10000);
+    const cut = Math.round((threshold - start) * 10000);
     const made = data.levels.map(() => 0), taken = data.levels.map(() => 0);
     const alive = new Set();
     let movedIn = 0, movedOut = 0;
@@ -26,6 +26,7 @@
     return { cut, made, taken, movedIn, movedOut, alive: alive.size };
   };
 
+  const score = (row) => (start + data.score[row] / 10000).toFixed(3);
   const percent = (part, whole) => (whole ? `${Math.round((100 * part) / whole)}%` : "–");
   const plural = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 
@@ -33,9 +34,9 @@
     const box = document.createElement("figure"), image = new Image(), caption = document.createElement("figcaption");
     const about = `${data.classes[data.class[row]]}, level ${data.levels[data.level[row]]}`;
     image.src = data.pictures[row];
-    image.alt = `${about}, text score ${(data.score[row] / 10000).toFixed(3)}`;
+    image.alt = `${about}, text score ${score(row)}`;
     image.title = image.alt;
-    caption.textContent = (data.score[row] / 10000).toFixed(3);
+    caption.textContent = score(row);
     box.append(image, caption);
     return box;
   };

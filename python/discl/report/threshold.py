@@ -33,7 +33,7 @@ def threshold_section(facts: Facts) -> Markup:
         tag("p", LEAD, _sampled(facts, rows), class_="lead"),
         tag("div", *lanes, class_="explorer", id="explorer", style=where),
         _outcome(),
-        embedded_json("explorer-data", explorer_data(facts, rows, axis)),
+        embedded_json("explorer-data", explorer_data(facts, rows, axis, start)),
     )
 
 
@@ -54,21 +54,22 @@ def score_axis(score: np.ndarray) -> dict[str, float]:
 
 
 def start_threshold(facts: Facts, axis: dict[str, float]) -> float:
-    """The run's threshold; with one per class or level, the lowest score it kept."""
+    """The run's threshold, in float32 as scores are; where it has not one of these scores, the lowest it kept."""
     threshold = facts.threshold
     if threshold is None:
         kept = facts.score[facts.kept & facts.scored]
         threshold = float(kept.min()) if len(kept) else axis["low"]
-    return min(max(threshold, axis["low"]), axis["high"])
+    return min(max(float(np.float32(threshold)), axis["low"]), axis["high"])
 
 
-def explorer_data(facts: Facts, rows: np.ndarray, axis: dict[str, float]) -> dict[str, Any]:
-    """Columns for page.js: scores in 1/10,000, level and class as positions, kept 0 or 1, pictures by row."""
+def explorer_data(facts: Facts, rows: np.ndarray, axis: dict[str, float], start: float) -> dict[str, Any]:
+    """Columns for page.js: scores over the start in 1/10,000, so that rounding moves none at the start; level and class
+    as positions, kept 0 or 1, pictures by row."""
     levels, classes = facts.levels, list(facts.class_names)
     return {
         "levels": levels,
         "classes": list(facts.class_names.values()),
-        "score": np.floor(facts.score[rows].astype(np.float64) * 10_000 + 1e-3).astype(int).tolist(),
+        "score": np.floor((facts.score[rows].astype(np.float64) - start) * 10_000).astype(int).tolist(),
         "level": np.searchsorted(levels, facts.level[rows]).tolist(),
         "class": np.searchsorted(classes, facts.class_id[rows]).tolist(),
         "kept": facts.kept[rows].astype(int).tolist(),
@@ -130,7 +131,7 @@ def _slider(axis: dict[str, float], start: float) -> Markup:
     marks = np.arange(np.ceil(axis["low"] / step - 1e-6), np.floor(axis["high"] / step + 1e-6) + 1) * step
     ticks = [tag("span", f"{mark + 0.0:.4g}", style=f"left:{_place(mark, axis):.1f}%") for mark in marks]
     ends = {"min": axis["low"], "max": axis["high"], "step": "any"}
-    values = {"value": f"{start:.4f}", "data_start": f"{start:.4f}"}
+    values = {"value": repr(start), "data_start": repr(start)}
     return tag(
         "div",
         tag("label", "threshold", for_="slider", class_="name"),
