@@ -18,7 +18,7 @@ from discl.engine.parts import clip_image_part, clip_text_part
 from discl.engine.patches import multiply_patches
 from discl.engine.reproducible import make_rowwise
 from discl.engine.transfer import upload
-from discl.kernels import ClipPlan, clip_input, clip_pictures
+from discl.kernels import ClipPlan, clip_input, clip_pictures, clip_window
 
 PLANS_KEPT = 64  # sources come in many sizes; a plan is about 1 MB
 TEXTS_KEPT = 16384  # captions can all differ; an embedding is about 2 KB
@@ -109,6 +109,12 @@ class Scorer:
         if self.device.type == "cpu":
             return self._embed_chunks([image.cpu() for image in images], self._resized)
         return self._embed_chunks(images, self._inputs)
+
+    def seen(self, image: torch.Tensor) -> torch.Tensor:
+        """uint8 RGB [H, W, 3] on the CPU -> uint8 [h, w, 3], what the tower sees of it; on a CPU their embeddings are
+        equal. For any thread: a large image need not be kept until it is embedded.
+        """
+        return clip_window(image, self._plan(*image.shape[:2]))
 
     @torch.no_grad()
     def embed_pil(self, images: Sequence[Image.Image]) -> torch.Tensor:

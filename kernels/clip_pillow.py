@@ -39,21 +39,23 @@ def clip_pictures(
     threaded = []
     for at, (image, plan) in enumerate(zip(images, plans, strict=True)):
         if plan.resized == (plan.rows.length, plan.columns.length):  # threads cost more than a small tower
-            _place(np.asarray(image), plan, pixels[at])
+            _resize(image, plan, pixels[at])
         else:
             threaded.append(at)
-
-    def resize(at: int) -> None:
-        image, plan = images[at], plans[at]
-        picture = image if isinstance(image, Image.Image) else Image.fromarray(image.numpy())
-        resized = picture.resize(plan.resized[::-1], FILTERS[plan.filter])
-        _place(np.asarray(resized), plan, pixels[at])
-
     if threaded:
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            for done in [pool.submit(resize, at) for at in threaded]:
+            for done in [pool.submit(_resize, images[at], plans[at], pixels[at]) for at in threaded]:
                 done.result()
     return _normalised(torch.from_numpy(pixels), plans, dtype)
+
+
+def clip_window(image: torch.Tensor, plan: ClipPlan) -> torch.Tensor:
+    """uint8 [H, W, 3] on the CPU -> uint8 [h, w, 3]: all of it that the tower sees. The plan of that size changes
+    nothing more, so `clip_input` makes the same of both. Raises ValueError for others."""
+    _check(image, plan)
+    pixels = np.empty((3, plan.height, plan.width), np.uint8)
+    _resize(image, plan, pixels)
+    return torch.from_numpy(pixels).permute(1, 2, 0)
 
 
 def _check(image: Image.Image | torch.Tensor, plan: ClipPlan) -> None:
@@ -64,6 +66,15 @@ def _check(image: Image.Image | torch.Tensor, plan: ClipPlan) -> None:
         raise ValueError(
             f"image: expected RGB of {width} x {height}, given {image.mode} of {image.width} x {image.height}"
         )
+
+
+def _resize(image: Image.Image | torch.Tensor, plan: ClipPlan, pixels: np.ndarray) -> None:
+    """Into `pixels`, [3, h, w]."""
+    resized: Image.Image | torch.Tensor = image
+    if plan.resized != (plan.rows.length, plan.columns.length):
+        picture = image if isinstance(image, Image.Image) else Image.fromarray(image.numpy())
+        resized = picture.resize(plan.resized[::-1], FILTERS[plan.filter])
+    _place(np.asarray(resized), plan, pixels)
 
 
 def _place(resized: np.ndarray, plan: ClipPlan, pixels: np.ndarray) -> None:

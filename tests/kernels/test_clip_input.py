@@ -4,7 +4,7 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from discl.kernels import ClipPlan, clip_input, clip_pictures, reference
+from discl.kernels import ClipPlan, clip_input, clip_pictures, clip_window, reference
 
 # height, width; among them: the target itself, tiny, thin both ways, one side equal, half-pixel crops.
 SIZES = [(32, 32), (67, 45), (45, 67), (32, 51), (33, 32), (8, 8), (3, 97), (200, 31), (255, 257), (1, 1)]
@@ -47,6 +47,10 @@ def test_equals_open_clip_on_pil_images(size, preprocess):
     plan = ClipPlan.build(*size, preprocess)
     for ours in (clip_input, reference.clip_input):
         torch.testing.assert_close(ours(images, plan, torch.float32), open_clip_says(images, preprocess), **EXACT)
+    windows = [clip_window(image, plan) for image in images]
+    unchanging = ClipPlan.build(plan.height, plan.width, preprocess)
+    for dtype in (torch.float32, torch.bfloat16):
+        assert torch.equal(clip_pictures(windows, [unchanging] * 2, dtype), clip_pictures(images, [plan] * 2, dtype))
 
 
 @pytest.mark.parametrize("size", [(512, 768), (333, 500)])

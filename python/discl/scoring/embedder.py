@@ -48,9 +48,11 @@ class Embedder:
             pool.shutdown(cancel_futures=True)
 
     def _decoded(self, blocks: Iterable[Block], pool: Executor) -> Iterator[Block]:
-        if self._decoder is None:
-            return loaded(blocks, pool)
-        return self._decoder.decoded(loaded(blocks, pool, suits), pool)
+        if self._decoder is not None:
+            return self._decoder.decoded(loaded(blocks, pool, suits), pool)
+        # Photos of any size are held no larger than the tower sees them, unless somebody else wants their pixels.
+        reduced = self._scorer.device.type == "cpu" and not self._on_cpu
+        return loaded(blocks, pool, reduce=self._scorer.seen) if reduced else loaded(blocks, pool)
 
     def _embed(self, block: Block) -> None:
         pictures = block.pictures

@@ -32,17 +32,22 @@ class Picture:
     encoded: bytes = b""
     reason: str = ""
 
-    def load(self, leave: Callable[[bytes], bool]) -> None:
-        """Read, and decode with PIL unless `leave` says that another decoder takes these bytes."""
+    def load(self, leave: Callable[[bytes], bool], reduce: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Read, and decode with PIL unless `leave` says that another decoder takes these bytes; keep what `reduce`
+        leaves of the pixels."""
         name = self.name or self.path
         try:
             self.encoded = self.read()
             if not leave(self.encoded):
                 self.decode()
+            if self.pixels is not None:
+                self.pixels = reduce(self.pixels)
         except OSError as error:
             self.reason = f"{name}: cannot be read: {error.strerror or error}"
         except (DataError, StoreError, RuntimeError, IndexError) as error:
             self.reason = str(error)
+        except ValueError as error:  # a strip that a resize to the tower's size would leave nothing of
+            self.reason = f"{name}: {error}"
 
     def decode(self) -> None:
         """The encoded bytes to pixels, with PIL; a reason where that fails."""
@@ -83,7 +88,14 @@ def nothing(data: bytes) -> bool:
     return False
 
 
-def loaded(blocks: Iterable[Block], pool: Executor, leave: Callable[[bytes], bool] = nothing) -> Iterator[Block]:
+def whole(pixels: torch.Tensor) -> torch.Tensor:
+    return pixels
+
+
+def loaded(
+    blocks: Iterable[Block], pool: Executor, leave: Callable[[bytes], bool] = nothing,
+    reduce: Callable[[torch.Tensor], torch.Tensor] = whole,
+) -> Iterator[Block]:  # fmt: skip
     """The same blocks once their pictures are loaded; `AHEAD` further ones are under way.
 
     What `blocks` raises comes after the blocks before it.
@@ -98,7 +110,7 @@ def loaded(blocks: Iterable[Block], pool: Executor, leave: Callable[[bytes], boo
             break
         pictures = [picture for picture in block.pictures if picture]
         parts = [pictures[at : at + TOGETHER] for at in range(0, len(pictures), TOGETHER)]
-        waiting.append((block, [pool.submit(_load, part, leave) for part in parts]))
+        waiting.append((block, [pool.submit(_load, part, leave, reduce) for part in parts]))
         if len(waiting) > AHEAD:
             yield _done(*waiting.popleft())
     while waiting:
@@ -107,9 +119,11 @@ def loaded(blocks: Iterable[Block], pool: Executor, leave: Callable[[bytes], boo
         raise error
 
 
-def _load(pictures: list[Picture], leave: Callable[[bytes], bool]) -> None:
+def _load(
+    pictures: list[Picture], leave: Callable[[bytes], bool], reduce: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
     for picture in pictures:
-        picture.load(leave)
+        picture.load(leave, reduce)
 
 
 def _done(block: Block, futures: list[Future]) -> Block:
