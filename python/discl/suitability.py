@@ -6,6 +6,7 @@ what it says of made ones.
 
 import logging
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,22 +106,24 @@ def suitability(config: RunConfig, table: DataTable, store: Store, recipe: str) 
 
 
 def _side(table: DataTable, rows: np.ndarray) -> int:
-    return int(np.median([min(image.size) for image in _opened(table, rows).values()]))
+    return int(np.median([min(image.size) for _, image in _opened(table, rows)]))
 
 
-def _opened(table: DataTable, rows: np.ndarray) -> dict[int, Image.Image]:
-    """By row, those that can be decoded; each of the others is logged. DataError where none can."""
-    opened = {}
+def _opened(table: DataTable, rows: np.ndarray) -> Iterator[tuple[int, Image.Image]]:
+    """Row and image of those that can be decoded; each of the others is logged. DataError where none can."""
+    found = False
     for row in rows.tolist():
         try:
-            opened[row] = open_image(table.source(row))
+            image = open_image(table.source(row))
         except DataError as error:
             log.warning("passed over %s", error)
-    if not opened:
+            continue
+        found = True
+        yield row, image
+    if not found:
         raise DataError(
             f"none of {len(rows)} real images, such as {table.source(rows[0])}, can be decoded; repair them"
         )
-    return opened
 
 
 def _real_scores(config: RunConfig, table: DataTable) -> tuple[np.ndarray, float]:
@@ -132,7 +135,7 @@ def _real_scores(config: RunConfig, table: DataTable) -> tuple[np.ndarray, float
     assert config.score is not None
     train = table.rows("train")
     wanted = train[np.linspace(0, len(train) - 1, min(REAL, len(train))).astype(int)]
-    opened = _opened(table, wanted)
+    opened = dict(_opened(table, wanted))
     scorer = Scorer.from_pretrained(config.score.clip)
     texts = scorer.embed_texts([fill(config.score.prompt, name, "score.prompt") for name in table.class_names])
     cosines = scorer.embed_pil(list(opened.values())) @ texts.T

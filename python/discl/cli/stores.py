@@ -92,9 +92,10 @@ def _sources(store: str, given: Iterable[str]) -> tuple[list[str], list[str]]:
 
     given = list(given)
     ids = known(store, given)
-    files = [Path(word) for word in given if word not in ids and Path(word).is_file()]
-    listed = [line for file in files for line in _lines(file) if line]
-    return [*ids, *listed], [word for word in given if word not in ids and not Path(word).is_file()]
+    others = [word for word in given if word not in ids]
+    files = [word for word in others if Path(word).is_file()]
+    listed = [line for file in files for line in _lines(Path(file)) if line]
+    return [*ids, *listed], [word for word in others if word not in files]
 
 
 def _lines(file: Path) -> list[str]:

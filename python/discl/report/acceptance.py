@@ -1,15 +1,15 @@
 """Facts come in; accepted shares by level and by class go out, as bars and a table."""
 
+from dataclasses import fields
+
 import numpy as np
 
+from discl.filtering.rules import Rules
 from discl.report.facts import Facts
 from discl.report.html import Markup, headings, join, scroller, section, tag
 
-# Of `discl.filtering.rules.Rules`, as they stand in a selection's rule, and of the run's own.
-FURTHER = (
-    "quantile", "by", "margin", "rank", "duplicates", "duplicate_cap", "best", "quota", "balance", "balance_cap",
-    "minimum", "best_of",
-)  # fmt: skip
+# As they stand in a selection's rule: of `discl filter`, and of the run's own.
+FURTHER = (*(each.name for each in fields(Rules) if "threshold" not in each.name), "best_of")
 CLASSES = 200  # rows of the class table; the classes with the lowest share come first when there are more
 
 

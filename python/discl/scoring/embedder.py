@@ -12,7 +12,7 @@ from discl.ahead import ahead
 from discl.engine.scorer import Scorer
 from discl.quarantine import Record
 from discl.scoring.gpu_decoder import GpuDecoder, suits
-from discl.scoring.pictures import Block, loaded
+from discl.scoring.pictures import Block, loaded, whole
 
 LEAST = 64  # images decoded together
 THREADS = len(os.sched_getaffinity(0))
@@ -52,7 +52,7 @@ class Embedder:
             return self._decoder.decoded(loaded(blocks, pool, suits), pool)
         # Photos of any size are held no larger than the tower sees them, unless somebody else wants their pixels.
         reduced = self._scorer.device.type == "cpu" and not self._on_cpu
-        return loaded(blocks, pool, reduce=self._scorer.seen) if reduced else loaded(blocks, pool)
+        return loaded(blocks, pool, reduce=self._scorer.seen if reduced else whole)
 
     def _embed(self, block: Block) -> None:
         pictures = block.pictures

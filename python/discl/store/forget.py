@@ -72,6 +72,8 @@ def _refuse_unknown(name: str, root: Path, sources: Iterable[str]) -> None:
 def known(path: str | os.PathLike, sources: Iterable[str]) -> frozenset[str]:
     """Those of these source ids of which the store has samples."""
     asked, found = frozenset(sources), set[str]()
+    if not asked:
+        return asked
     for batch in Store(path).scan(["source_id", "source_ids"]):
         for row in batch.to_pylist():
             found |= asked.intersection([row["source_id"], *(row["source_ids"] or ())])
