@@ -19,15 +19,20 @@ class Axis:
     """One axis of the resize: output i is the sum over k of weight[i, k] * input[start[i] + k], plus fill[i].
 
     length: of the input. start: int32 [n]. weight: int32 [n, K] in units of 2**-22. fill: int32 [n] in pixel
-    units; a padded output has no weights, only its fill. matrix: float64 [n, length], the weights as one
-    dense product.
+    units; a padded output has no weights, only its fill.
     """
 
     length: int
     start: torch.Tensor
     weight: torch.Tensor
     fill: torch.Tensor
-    matrix: torch.Tensor
+
+    def matrix(self) -> torch.Tensor:
+        """float64 [n, length], the weights as one dense product: up to 9 MB, so it is made when asked for."""
+        outputs, taps = self.weight.shape
+        place = self.start.long()[:, None] + torch.arange(taps, device=self.start.device)
+        matrix = self.weight.new_zeros((outputs, self.length + taps), dtype=torch.float64)
+        return matrix.scatter_(1, place, self.weight.double())[:, : self.length] / (1 << BITS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,9 +194,8 @@ def _axis(
     real = (place >= 0) & (place < resized)
     place = place.clip(0, resized - 1)
     start, weight = start[place], weight[place] * real[:, None]
-    integers = [array.astype(np.int32) for array in (start, weight, np.where(real, 0, fill))]
-    arrays = (*integers, _dense(start, weight, length))
-    return Axis(length, *(torch.from_numpy(array).to(device) for array in arrays))
+    arrays = (start, weight, np.where(real, 0, fill))
+    return Axis(length, *(torch.from_numpy(array.astype(np.int32)).to(device) for array in arrays))
 
 
 def _taps(length: int, resized: int, curve: Callable, support: float) -> tuple[np.ndarray, np.ndarray]:
@@ -206,9 +210,3 @@ def _taps(length: int, resized: int, curve: Callable, support: float) -> tuple[n
     weight = np.where(taps < (stop - start)[:, None], weight, 0.0)
     weight /= weight.cumsum(1)[:, -1:]
     return start, np.trunc(weight * (1 << BITS) + np.copysign(0.5, weight)).astype(np.int64)
-
-
-def _dense(start: np.ndarray, weight: np.ndarray, length: int) -> np.ndarray:
-    matrix = np.zeros((len(start), length + weight.shape[1]))
-    matrix[np.arange(len(start))[:, None], start[:, None] + np.arange(weight.shape[1])] = weight
-    return matrix[:, :length] / (1 << BITS)

@@ -53,9 +53,9 @@ def clip_input(images: torch.Tensor, plan: ClipPlan, dtype: torch.dtype) -> torc
     pixels = images.permute(0, 3, 1, 2).double()
     for axis in plan.passes:
         if axis == "columns":
-            pixels = pixels @ plan.columns.matrix.T + plan.columns.fill
+            pixels = pixels @ plan.columns.matrix().T + plan.columns.fill
         else:
-            pixels = plan.rows.matrix @ pixels + plan.rows.fill[:, None]
+            pixels = plan.rows.matrix() @ pixels + plan.rows.fill[:, None]
         pixels = pixels.add(0.5).floor().clamp(0, 255)
     mean, std = plan.mean.view(3, 1, 1), plan.std.view(3, 1, 1)
     # A tensor on the device: torch divides there by a plain number as by its reciprocal, which rounds twice.
