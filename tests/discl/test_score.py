@@ -135,6 +135,37 @@ def test_real_images_give_source_centroid_and_leakage(project, store, clip, tmp_
         assert ours["negative_score"] == pytest.approx((negative @ vector).max().item(), abs=1e-5)
 
 
+def test_imported_images_are_likened_to_the_real_image_of_their_class_and_name(tmp_path, tiny_models, clip):
+    file = make_project(tmp_path, tiny_models, {"red_fox": 3, "owl": 2, "elk": 2})
+    table = load_data(load_config(file).data)
+    random = np.random.default_rng(7)
+    for of_class in ("red_fox", "owl"):  # the reference tree's folders, which read as "red fox" and "owl"
+        leaf = tmp_path / "tree" / of_class / "Strength70_guidance10_seed3"
+        leaf.mkdir(parents=True)
+        for number in (0, 1, 9):
+            Image.fromarray(random.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(leaf / f"{number}.png")
+    scorer = Scorer.from_pretrained(clip)
+    real = {name: scorer.embed_pil([Image.open(path)])[0] for name, path in zip(table.ids, table.paths, strict=True)}
+    request = ScoreRequest("x", clip, data=table, pixels=True)
+    assert main(["store", "import", str(tmp_path / "s"), str(tmp_path / "tree"), "--kind", "reference"]) == 0
+    imported = Store(tmp_path / "s").table.to_pylist()
+    in_store = {row["key"]: row for row in scores(score_store(tmp_path / "s", request))}
+    found = scores(score_images(tmp_path / "tree", "reference", tmp_path / "out", request))
+    places = [(row["class_name"], Path(row["path"])) for row in found]
+    places += [(row["class_name"], Path(row["source_id"])) for row in imported]
+    for ours, (class_name, path) in zip(found + [in_store[row["key"]] for row in imported], places, strict=True):
+        folder = {"red fox": "red_fox"}.get(class_name, class_name)
+        leaf = tmp_path / "tree" / folder / "Strength70_guidance10_seed3"
+        vector = scorer.embed_pil([Image.open(leaf / path.name)])[0]
+        source = real.get(f"{folder}/{path.name}")
+        assert (ours["image_score"] is None) == (source is None)
+        assert source is None or ours["image_score"] == pytest.approx((vector @ source).item(), abs=1e-3)
+        center = torch.stack([each for name, each in real.items() if name.startswith(folder)]).mean(0)
+        center = torch.nn.functional.normalize(center, dim=0)
+        assert ours["centroid_score"] == pytest.approx((vector @ center).item(), abs=1e-3)
+    assert sum(row["image_score"] is not None for row in in_store.values()) == 4
+
+
 def test_leakage_finds_the_evaluation_image_itself(tmp_path, clip):
     random = np.random.default_rng(1)
     for split in ("train", "test"):

@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import normalize
 
 from discl.data import DataTable
+from discl.data.reference import labels_by_name, training_row
 from discl.quarantine import Record
 from discl.scoring.embedder import Embedder
 from discl.scoring.pictures import Block, Picture
@@ -23,24 +24,25 @@ if TYPE_CHECKING:
 class RealImages:
     """Embeddings of a data table's real images; those that cannot be decoded are quarantined.
 
-    ids -> image_score; the training images' mean by class -> centroid_score; the images of all other splits ->
-    leakage_score, the highest cosine with one of them, and leakage_id, which.
+    Their ids, or failing these their names (`training_row`) -> image_score; the training images' mean by class ->
+    centroid_score; the images of all other splits -> leakage_score, the highest cosine with one of them, and
+    leakage_id, which.
     """
 
     def __init__(self, scorer: "Scorer", table: DataTable, class_names: Sequence[str], record: Record):
         train = list(table.rows("train"))
         held = [row for split in table.held_out for row in table.rows(split).tolist()]
-        self.place: dict[str, int] = {}
+        self.row_of = training_row(table)
+        label_of = labels_by_name(table.class_names)
+        self.labels = [label_of.get(name, -1) for name in class_names]
+        self.place: dict[int, int] = {}
         vectors = [np.empty((0, scorer.width), np.float16)]
-        number = {name: at for at, name in enumerate(class_names)}
-        sums = torch.zeros(len(class_names), scorer.width, dtype=torch.float64)
+        sums = torch.zeros(len(table.class_names) + 1, scorer.width, dtype=torch.float64)  # the last: of no class
         for rows, embedded in _embedded(scorer, table, train, record):
-            self.place |= {table.ids[row]: len(self.place) + at for at, row in enumerate(rows)}
+            self.place |= {row: len(self.place) + at for at, row in enumerate(rows)}
             vectors.append(embedded.half().numpy())
-            for row, vector in zip(rows, embedded, strict=True):
-                label = number.get(table.class_names[table.labels[row]])
-                if label is not None:
-                    sums[label] += vector
+            sums.index_add_(0, torch.from_numpy(table.labels[rows]).long(), embedded.double())
+        sums = sums[self.labels]
         self.sources = np.concatenate(vectors)
         self.centroids = normalize(sums, dim=-1).float().to(scorer.device)
         self.has_centroid = (sums != 0).any(1).numpy()
@@ -53,7 +55,8 @@ class RealImages:
     ) -> dict[str, pa.Array]:
         """vectors: float32 [N, D]. Null where a vector is `bad`, a source unknown, a class without real images."""
         unit = normalize(vectors, dim=-1)
-        at = np.array([self.place.get(source or "", -1) for source in sources], np.int64)
+        rows = (self.row_of(source or "", self.labels[of]) for source, of in zip(sources, classes, strict=True))
+        at = np.array([-1 if row is None else self.place.get(row, -1) for row in rows], np.int64)
         own = torch.from_numpy(self.sources[at].astype(np.float32) if len(self.sources) else unit.cpu().numpy())
         image = (unit * normalize(own.to(unit.device), dim=-1)).sum(1)
         center = (unit * self.centroids[torch.from_numpy(classes)]).sum(1)

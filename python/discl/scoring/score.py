@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from discl.data.reference import labels_by_name
 from discl.errors import StoreError
 from discl.filtering.scores import ShardScores, scores_folder
 from discl.judge import clip_digest
@@ -79,7 +80,7 @@ class StoreScoring:
         self._embedder = Embedder(self.judge.scorer, record, on_cpu=self.judge.classifier is not None)
         self._reuse = not request.pixels and _made_by(store, self.judge.scorer.digest)
         _check_widths(store, self.judge.scorer.width) if self._reuse else None
-        self._numbers = {name: number for number, name in enumerate(names)}
+        self._numbers = labels_by_name(names)
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -159,7 +160,7 @@ def _classes(store: Store) -> list[str]:
 def _competing(store: Store, data: "DataTable | None") -> list[str]:
     """The classes that compete: the data's where it is given, else those with an image in the store."""
     names = _classes(store)
-    strange = set(names) - set(data.class_names) if data else set()
+    strange = set(names) - set(labels_by_name(data.class_names)) if data else set()
     if strange:
         raise unknown_class(min(strange), "which the store has; give the config it was made with")
     return list(data.class_names) if data else names
