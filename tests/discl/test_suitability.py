@@ -64,6 +64,14 @@ def test_the_command_prints_it(file, capfd):
     assert not file.with_name("store").exists()
 
 
+def test_a_probe_may_be_repeated_with_a_lower_threshold(file, capfd):
+    for threshold, share in ((0.9, "0%"), (-1.0, "100%")):
+        settings = ["--set", f"score.threshold={threshold}", "--set", "store.keep=accepted"]
+        assert main(["plan", str(file), "--probe", "1", *settings]) == 0
+        *_, verdict = (line.split() for line in capfd.readouterr().out.splitlines() if line.split()[:1] == ["50"])
+        assert verdict[3] == share
+
+
 def test_a_probe_passes_over_damaged_real_images_and_names_the_folder_of_an_earlier_judge(file, capfd, caplog):
     image = file.with_name("data") / "common" / "0.png"
     data = bytearray(image.read_bytes())

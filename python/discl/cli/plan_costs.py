@@ -35,11 +35,15 @@ def probe_store(config: RunConfig) -> Path:
 
 
 def make_probe(config: RunConfig, plan: Plan, sources: int, on_event: OnEvent) -> None:
-    """The spectra of about so many sources, spread over the plan, in a store of their own."""
+    """The spectra of about so many sources, spread over the plan, in a store of their own.
+
+    Where accepted images would be kept it keeps all: a probe is there to find the threshold, and may be told a lower.
+    """
     from discl.generation import generate
 
     parts = max(1, round(len(plan.sources) / sources))
-    aside = config.store.model_copy(update={"path": str(probe_store(config))})
+    keep = "all" if config.store.keep == "accepted" else config.store.keep
+    aside = config.store.model_copy(update={"path": str(probe_store(config)), "keep": keep})
     engine = config.engine.model_copy(update={"early_rejection": False})
     try:
         generate(config.model_copy(update={"store": aside, "engine": engine}), on_event, part=(0, parts))
