@@ -30,6 +30,8 @@ class Scorer:
     name: as given. digest: 32 hex characters of configuration and weights. width: of an embedding (D).
     Both towers always run on exactly `batch` rows, padded with zeros, unless a call names another number: a result then
     does not depend on its neighbours, and one shape can be compiled. backend: what runs them, by default eager torch.
+    float32 cosines are open_clip's to 1e-5; bfloat16 moves them as far as it does open_clip's: 1e-3 on average, at most
+    1e-2 in random towers with large weights.
     """
 
     def __init__(
