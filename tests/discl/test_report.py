@@ -257,7 +257,30 @@ def test_coverage_counts_classes_holes_and_further_seeds(tmp_path, rows):
     wanted = 6 * len(LEVELS)
     assert f"Of {wanted} pairs {len(covered)} are covered and {wanted - len(covered)} are holes" in part
     assert (
-        len(covered) > len(planned) and f"{len(covered) - len(planned)} of these are covered by further seeds" in part
+        len(covered) > len(planned) and f"{len(covered) - len(planned)} of the covered are so by further seeds" in part
     )
     of_zero = [row for row in rows if row["class_id"] == 0 and row["level"] == 0]
     assert f"<td>{sum(row in kept for row in of_zero)} / {len(of_zero)}</td>" in part
+
+
+def test_every_hole_and_what_further_seeds_filled_stands_in_the_row_of_its_source(tmp_path, rows):
+    page = write_report(tmp_path / "r.html", title="t", store=FakeStore(rows), config={"spectrum": {"seeds": [10]}})
+    part = page.read_text().split('id="coverage"')[1].split("</section>")[0]
+    told = dict(re.findall(r"<tr><th scope=\"row\">(s\d)</th>(.*?)</tr>", part))
+    for source in {row["source_id"] for row in rows}:
+        cells = []
+        for level in LEVELS:
+            made = [row for row in rows if (row["source_id"], row["level"]) == (source, level)]
+            kept = [row["seed"] for row in made if row["status"] == "ok" and row["text_score"] >= THRESHOLD]
+            word = "" if 10 in kept else "filled " if kept else "hole "
+            cells.append(f"{word}{len(kept)} / {len(made)}")
+        if any(cell[0].isalpha() for cell in cells):
+            assert re.findall(r">([^<>]+)</td>", told[source]) == cells
+        else:
+            assert source not in told
+    assert {word for cells in told.values() for word in re.findall("hole|filled", cells)} == {"hole", "filled"}
+
+
+def test_tables_have_a_style_of_their_own(html):
+    """A browser's own sets columns without any space between them."""
+    assert all(table.get("class") for table in Page(html).named("table"))

@@ -7,7 +7,7 @@ import pytest
 from discl.errors import ConfigError
 from discl.report import report_runs
 from discl.report.run_folder import open_run
-from discl.report.runs import merged_metrics, stages
+from discl.report.runs import SourceFiles, merged_metrics, stages
 from discl.store import Store, StoreWriter
 from tests.discl.fake_store import THRESHOLD, index_rows, png
 from tests.discl.test_report import Page
@@ -73,6 +73,18 @@ def test_a_store_alone_gives_its_spectrum(run, tmp_path):
     out = report_runs([run / "spectrum"], tmp_path / "page.html")
     sections = [section["id"] for section in Page(out.read_text()).named("section")]
     assert sections == ["spectrum", "acceptance", "coverage", "threshold", "boundary", "cost", "provenance"]
+
+
+def test_a_store_alone_shows_the_sources_that_its_newest_run_was_about(run, tmp_path):
+    record = run / "spectrum" / "runs" / "0.json"
+    (run / "data" / "zero" / "s0.png").rename(run / "data" / "zero" / "0.png")
+    alone = open_run(run / "spectrum")
+    assert SourceFiles(alone.data)("zero/0.png") is None
+    data = {"kind": "imagefolder", "root": str(run / "data")}
+    for config, found in ({"data": data}, png(3)), ({"data": {**data, "kind": "of another version"}}, None), ({}, None):
+        record.write_text(json.dumps({**RECORD, "config": config}))
+        assert SourceFiles(open_run(run / "spectrum").data)("zero/0.png") == found
+        report_runs([run / "spectrum"], tmp_path / "page.html")
 
 
 def test_stages_add_up_to_the_seconds_of_the_runs(run):

@@ -46,7 +46,7 @@ def run_demo(out: str | os.PathLike = "discl-demo", full: bool = False, on_event
     if _identity(out / "metrics.json") != identity:
         metrics = _measured(config, seeds, full, out, on_event) | {"identity": identity}
         write_atomic(out / "metrics.json", json.dumps(metrics, indent=1).encode())
-    write_picture(out / "spectrum.png", store_facts(store), SourceFiles(config))
+    write_picture(out / "spectrum.png", store_facts(store), SourceFiles(config.data))
     return report_runs([out])
 
 

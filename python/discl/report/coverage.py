@@ -5,65 +5,93 @@ from typing import Any
 
 import numpy as np
 
+from discl.report.acceptance import accepted_counts
 from discl.report.facts import Facts
-from discl.report.html import Markup, headings, join, scroller, section, tag
+from discl.report.html import Markup, headings, scroller, section, tag
 
-CLASSES = 40
+ROWS = 40  # of a table
 QUANTILES = (5, 25, 50, 75, 95)
 
 
 def coverage_section(facts: Facts, config: dict[str, Any]) -> Markup:
-    """Classes by levels, the holes of sources, and quantiles of text score and margin by level."""
-    made, kept = (pairs(facts, mask) for mask in (np.ones(len(facts), bool), facts.kept))
+    """The holes of sources and what filled them, classes by levels, and quantiles of text score and margin by level."""
+    names, source = np.unique(facts.source, return_inverse=True)
     seeds = (config.get("spectrum") or {}).get("seeds") or facts.seed.tolist()
-    planned = pairs(facts, facts.kept & np.isin(facts.seed, seeds))
-    sources = len(set(facts.source.tolist()))
-    wanted, filled = sources * len(facts.levels), len(kept) - len(planned)
-    found = f" {filled:,} of these are covered by further seeds alone ([spectrum] fill)." if filled else ""
+    made = _counts(facts, source, len(names), np.ones(len(facts), bool))
+    kept = _counts(facts, source, len(names), facts.kept)
+    filled = (kept > 0) & (_counts(facts, source, len(names), facts.kept & np.isin(facts.seed, seeds)) == 0)
+    covered = int((kept > 0).sum())
+    found = f" {filled.sum():,} of the covered are so by further seeds alone ([spectrum] fill)." if filled.any() else ""
     lead = (
-        f"A hole is a source and level without an accepted image. Of {wanted:,} pairs {len(kept):,} are covered and "
-        f"{wanted - len(kept):,} are holes ({wanted - len(made):,} of them were never made).{found}"
+        f"A hole is a source and level without an accepted image. Of {kept.size:,} pairs {covered:,} are covered and "
+        f"{kept.size - covered:,} are holes ({(made == 0).sum():,} of them were never made).{found}"
     )
     return section(
         "coverage",
         "Coverage and scores by level",
         tag("p", lead, class_="lead"),
-        scroller("Accepted images by class and level", _classes(facts)),
-        scroller("Scores by level", _quantiles(facts)),
+        _holes(facts, names.tolist(), kept, made, filled),
+        _classes(facts),
+        _quantiles(facts, "Text scores of finished images", facts.score),
+        _quantiles(facts, "Margins over the best other class, of finished images", facts.margin),
     )
 
 
-def pairs(facts: Facts, mask: np.ndarray) -> set[tuple[str, int]]:
-    """(source, level) of the rows in the mask."""
-    return set(zip(facts.source[mask].tolist(), facts.level[mask].tolist(), strict=True))
+def _counts(facts: Facts, source: np.ndarray, sources: int, mask: np.ndarray) -> np.ndarray:
+    """int64 [sources, levels]: rows of the mask."""
+    levels = facts.levels
+    place = source[mask] * len(levels) + np.searchsorted(levels, facts.level[mask])
+    return np.bincount(place, minlength=sources * len(levels)).reshape(sources, -1)
+
+
+def _holes(facts: Facts, names: list[str], kept: np.ndarray, made: np.ndarray, filled: np.ndarray) -> Markup | None:
+    """Sources with holes or with levels that only further seeds covered, most holes first; None without any."""
+    holes = (kept == 0).sum(1)
+    told = np.flatnonzero((holes > 0) | filled.any(1))
+    if not len(told):
+        return None
+    shown = told[np.argsort(-holes[told], kind="stable")][:ROWS]
+    lines = [
+        _row(names[one], [_source_cell(*pair) for pair in zip(kept[one], made[one], filled[one], strict=True)])
+        for one in shown
+    ]
+    return _table("Sources with holes or filled ones: accepted / made", "source", _heads(facts), lines, len(told))
+
+
+def _source_cell(kept: int, made: int, filled: bool) -> Markup:
+    state, word = ("up", "filled ") if filled else (None, "") if kept else ("down", "hole ")
+    return tag("td", f"{word}{kept:,} / {made:,}", class_=state)
 
 
 def _classes(facts: Facts) -> Markup:
-    """The classes with the least accepted images, "accepted / made" by level."""
-    order = sorted(facts.class_names, key=lambda number: (int(facts.kept[facts.class_id == number].sum()), number))
+    """The classes with the least accepted images."""
+    counts = accepted_counts(facts)
+    names = list(facts.class_names.values())
+    shown = sorted(np.argsort(counts[:, :, 0].sum(1), kind="stable")[:ROWS].tolist())
+    lines = [_row(names[one], [tag("td", f"{kept:,} / {made:,}") for kept, made in counts[one]]) for one in shown]
+    title = "Classes with the least: accepted / made" if len(names) > ROWS else "Classes: accepted / made"
+    return _table(title, "class", _heads(facts), lines, len(names))
+
+
+def _quantiles(facts: Facts, title: str, values: np.ndarray) -> Markup | None:
     lines = []
-    for number in sorted(order[:CLASSES]):
-        of = facts.class_id == number
-        cells = [(int(facts.kept[of & (facts.level == level)].sum()), int((of & (facts.level == level)).sum()))
-                 for level in facts.levels]  # fmt: skip
-        lines.append(_row(facts.class_names[number], (f"{kept:,} / {made:,}" for kept, made in cells)))
-    of_all = f"; the {CLASSES} classes with the least, of {len(order):,}" if len(order) > CLASSES else ""
-    caption = f"Accepted / made{of_all}"
-    head = headings("class", *(f"level {level}" for level in facts.levels))
-    return tag("table", tag("caption", caption), head, tag("tbody", *lines))
+    for level in facts.levels:
+        of = values[(facts.level == level) & (facts.status == "ok") & np.isfinite(values)]
+        if len(of):
+            lines.append(_row(f"level {level}", [tag("td", f"{cut:.3f}") for cut in np.percentile(of, QUANTILES)]))
+    return _table(title, "quantile", [f"{quantile} %" for quantile in QUANTILES], lines, len(lines)) if lines else None
 
 
-def _quantiles(facts: Facts) -> Markup:
-    lines = []
-    for name, values in (("text score", facts.score), ("margin over the best other class", facts.margin)):
-        for level in facts.levels:
-            of = values[(facts.level == level) & (facts.status == "ok") & np.isfinite(values)]
-            if len(of):
-                cells = (f"{value:.3f}" for value in np.percentile(of, QUANTILES))
-                lines.append(_row(f"{name}, level {level}", cells))
-    head = headings("of finished images", *(f"{quantile} %" for quantile in QUANTILES))
-    return tag("table", tag("caption", "Quantiles"), head, tag("tbody", *lines))
+def _heads(facts: Facts) -> list[str]:
+    return [f"level {level}" for level in facts.levels]
 
 
-def _row(name: str, cells: Iterable[str]) -> Markup:
-    return tag("tr", tag("th", name, scope="row"), join(tag("td", cell) for cell in cells))
+def _row(name: str, cells: Iterable[Markup]) -> Markup:
+    return tag("tr", tag("th", name, scope="row"), *cells)
+
+
+def _table(title: str, corner: str, heads: list[str], lines: list[Markup], of: int) -> Markup:
+    """A heading and its table; `of` is how many rows there would be without a limit."""
+    shown = f" ({len(lines)} of {of:,})" if len(lines) < of else ""
+    table = tag("table", headings(corner, *heads), tag("tbody", *lines), class_="numbers")
+    return tag("div", tag("h3", title, shown), scroller(title, table, class_="scroll tall"))

@@ -7,7 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from discl.config import RunConfig, load_config
+from discl.config.sections import DataConfig
 from discl.errors import ConfigError
 from discl.store import Store
 
@@ -22,6 +25,17 @@ class Run:
     def config(self) -> RunConfig | None:
         file = self.folder / "config.toml"
         return load_config(file) if file.is_file() else None
+
+    @cached_property
+    def data(self) -> DataConfig | None:
+        """Where the sources lie: by the config, beside a store alone by what its newest run recorded."""
+        if self.config:
+            return self.config.data
+        recorded = [record["config"]["data"] for record in self.records if (record.get("config") or {}).get("data")]
+        try:
+            return DataConfig.model_validate(recorded[-1]) if recorded else None
+        except ValidationError:
+            return None  # another version wrote it, and a report must not fail because its sources are out of reach
 
     @cached_property
     def store(self) -> Store | None:

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from discl.config import RunConfig
+from discl.config.sections import DataConfig
 from discl.errors import DisclError
 from discl.report.page import write_report
 from discl.report.run_folder import Run, open_run
@@ -41,7 +41,7 @@ def report_runs(
         out or first.folder / "report.html",
         title=f"Spectrum report: {config.get('data', {}).get('kind', first.folder.name)}",
         store=first.store,
-        sources=SourceFiles(first.config),
+        sources=SourceFiles(first.data),
         metrics=merged_metrics(runs),
         compared=compared,
         config=config,
@@ -53,15 +53,15 @@ def report_runs(
 class SourceFiles:
     """source id -> the encoded source image; None where the data is not here."""
 
-    def __init__(self, config: RunConfig | None):
-        self.config = config
+    def __init__(self, data: DataConfig | None):
+        self.data = data
 
     @cached_property
     def paths(self) -> dict[str, str]:
         from discl.data import load_data
 
         try:
-            table = load_data(self.config.data) if self.config else None
+            table = load_data(self.data) if self.data else None
         except DisclError:
             return {}  # a report over a store must not fail because the data has moved
         return dict(zip(table.ids, table.paths, strict=True)) if table else {}
