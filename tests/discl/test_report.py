@@ -224,7 +224,7 @@ def test_at_the_runs_threshold_nothing_moves(seed):
         ({"rule": "filter", "quantile": 0.5, "by": "class", "best": 2}, "quantile 0.5, by class, best 2"),
         ({"threshold": 0.25, "minimum": 1}, "text score of at least 0.25, minimum 1"),
         ({"rule": "filter", "threshold": {"default": 0.9}, "scorer": {"clip": "ViT-L-14"}},
-         "text score at thresholds by class and level, by the scores of ViT-L-14"),
+         "text score of at least 0.9, by the scores of ViT-L-14"),
     ],
 )  # fmt: skip
 def test_the_rule_is_told_in_words(rows, rule, words):
@@ -246,6 +246,45 @@ def test_the_pairs_nearest_to_the_threshold_are_the_lowest_kept_and_the_highest_
     left = sorted((row["text_score"] for row in scored if row["text_score"] < THRESHOLD), reverse=True)[:8]
     assert captions == [f"{score:.3f}" for score in kept + left]
     assert part.count("<img") + part.count("no source") == 2 * len(captions)
+
+
+def test_nearest_is_counted_from_the_threshold_of_the_class_and_level(tmp_path, rows):
+    limits = {"zero": 0.15, "one": 0.3, NASTY: 0.45}
+    store = FakeStore(rows, {"default": 0.0, "classes": limits, "levels": {"30": 0.1}})
+    good = [row for row in rows if row["status"] == "ok"]
+    over = {row["key"]: row["text_score"] - limits[row["class_name"]] for row in good}
+    store.keys = [key for key in over if over[key] >= 0]
+    page = write_report(tmp_path / "r.html", title="t", store=store).read_text()
+    part = page.split('id="boundary"')[1].split("</section>")[0]
+    kept = sorted((key for key in over if over[key] >= 0), key=over.get)[:8]
+    left = sorted((key for key in over if over[key] < 0), key=over.get, reverse=True)[:8]
+    score = {row["key"]: row["text_score"] for row in good}
+    assert re.findall(r"<figcaption>([-0-9.]+), level", part) == [f"{score[key]:.3f}" for key in kept + left]
+
+
+def test_the_explorer_says_when_more_than_its_threshold_chose(tmp_path, rows):
+    def explorer(store):
+        page = write_report(tmp_path / "r.html", title="t", store=store).read_text()
+        return page.split('id="threshold"')[1].split("</section>")[0]
+
+    assert "rest of the rule" not in explorer(FakeStore(rows))
+    store = FakeStore(rows)
+    store.rule |= {"best": 1}
+    store.keys = store.keys[::2]
+    told = explorer(store)
+    assert "text score of at least 0.3, best 1" in told and "rest of the rule" in told
+
+
+@pytest.mark.parametrize(("threshold", "shown"), [(0.9, 0.9), (0.02, 0.02), (-1.0, None)])
+def test_a_threshold_beyond_every_score_is_on_the_axis(tmp_path, rows, threshold, shown):
+    """-1 is no threshold: there the axis is that of the scores."""
+    store = FakeStore(rows, threshold)
+    store.keys = [row["key"] for row in rows if row["status"] == "ok" and row["text_score"] >= threshold]
+    page = Page(write_report(tmp_path / "r.html", title="t", store=store).read_text())
+    axis = page.json()["axis"]
+    start = float(next(each for each in page.named("input") if each["id"] == "slider")["data-start"])
+    assert axis["low"] <= start <= axis["high"]
+    assert start == (axis["low"] if shown is None else pytest.approx(shown)) and axis["low"] > -0.5
 
 
 def test_coverage_counts_classes_holes_and_further_seeds(tmp_path, rows):

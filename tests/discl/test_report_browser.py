@@ -61,3 +61,9 @@ def test_no_page_scrolls_sideways_on_a_desk_or_a_phone(report, tmp_path):
     assert len(told) == 2
     for _, needed, given in told.values():
         assert needed <= given
+
+
+def test_a_sample_of_a_large_store_is_not_called_all_of_it(tmp_path):
+    rows = index_rows(sources=7000)
+    page = dom(f"file://{write_report(tmp_path / 'r.html', title='t', store=FakeStore(rows))}", tmp_path / "profile")
+    assert re.fullmatch(r"\d+% accepted \([\d,]+ of the 40,000 shown\); every class has some.", output(page, "summary"))

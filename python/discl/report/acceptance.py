@@ -5,7 +5,7 @@ from dataclasses import fields
 import numpy as np
 
 from discl.filtering.rules import Rules
-from discl.report.facts import Facts
+from discl.report.facts import Facts, one_threshold
 from discl.report.html import Markup, headings, join, scroller, section, tag
 
 # As they stand in a selection's rule: of `discl filter`, and of the run's own.
@@ -40,8 +40,8 @@ def rule_in_words(facts: Facts) -> str:
     """The selection's rule in words; of `discl filter`'s further rules the names as they were given."""
     rule = dict(facts.rule)
     threshold, others = rule.pop("threshold", None), [f"{name} {rule[name]}" for name in FURTHER if name in rule]
-    if facts.threshold is not None:
-        others.insert(0, f"text score of at least {facts.threshold:g}")
+    if (one := one_threshold(facts.rule)) is not None:
+        others.insert(0, f"text score of at least {one:g}")
     elif threshold is not None:
         others.insert(0, "text score at thresholds by class and level")
     words = ", ".join(others).replace("_", " ") or "every finished image"

@@ -16,11 +16,14 @@ def boundary_section(facts: Facts, sources: Sources) -> Markup | None:
     if not len(rows):
         return None
     kept, left = rows[facts.kept[rows]], rows[~facts.kept[rows]]
-    kept = kept[np.argsort(facts.score[kept], kind="stable")][:PAIRS]
-    left = left[np.argsort(-facts.score[left], kind="stable")][:PAIRS]
+    lead_of = facts.lead
+    kept = kept[np.argsort(lead_of[kept], kind="stable")][:PAIRS]
+    left = left[np.argsort(-lead_of[left], kind="stable")][:PAIRS]
+    several = "threshold" in facts.rule and facts.threshold is None and "scorer" not in facts.rule
+    over = ", over the thresholds of their classes and levels" if several else ""
     lead = (
-        "The accepted images with the lowest text scores and the others with the highest, each beside its source: look "
-        "here to judge whether the threshold keeps what shows its class."
+        f"The accepted images with the lowest text scores and the others with the highest{over}, each beside its "
+        "source: look here to judge whether the threshold keeps what shows its class."
     )
     panes = (_pane("Just accepted", kept, facts, sources), _pane("Just left out", left, facts, sources))
     return section(

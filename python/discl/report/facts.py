@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from discl.config.thresholds import Thresholds, as_tables
 from discl.store.columns import classes
 
 
@@ -55,10 +56,27 @@ class Facts:
     def threshold(self) -> float | None:
         """The rule's one threshold of `score`; None where classes or levels have their own, where another scorer's
         scores count, or nothing is scored."""
-        threshold = None if "scorer" in self.rule else self.rule.get("threshold")
-        if isinstance(threshold, dict) and not threshold.get("classes") and not threshold.get("levels"):
-            threshold = threshold.get("default")
-        return float(threshold) if isinstance(threshold, int | float) else None
+        return None if "scorer" in self.rule else one_threshold(self.rule)
+
+    @property
+    def lead(self) -> np.ndarray:
+        """float64 [N]: of `score` over the threshold that the rule has for the sample's class and level; of `score`
+        itself without such a threshold."""
+        threshold = self.rule.get("threshold")
+        if threshold is None or "scorer" in self.rule:
+            return self.score.astype(np.float64)
+        limits = Thresholds.model_validate(as_tables(threshold))
+        of = np.array([[limits.of(name, level) for level in self.levels] for name in self.class_names.values()])
+        own = of[np.searchsorted(list(self.class_names), self.class_id), np.searchsorted(self.levels, self.level)]
+        return self.score.astype(np.float64) - own.astype(np.float32)
+
+
+def one_threshold(rule: dict[str, Any]) -> float | None:
+    """The rule's threshold where it is one for all classes and levels."""
+    threshold = rule.get("threshold")
+    if isinstance(threshold, dict) and not threshold.get("classes") and not threshold.get("levels"):
+        threshold = threshold.get("default")
+    return float(threshold) if isinstance(threshold, int | float) else None
 
 
 def store_facts(store: Any, selection: str = "default") -> Facts:

@@ -63,7 +63,9 @@
     fill("in", now.movedIn, now.cut, (row) => data.score[row] >= now.cut && !data.kept[row]);
     fill("out", now.movedOut, now.cut, (row) => data.score[row] < now.cut && data.kept[row]);
     const taken = now.taken.reduce((a, b) => a + b, 0), empty = data.classes.length - now.alive;
-    at("summary").textContent = `${percent(taken, rows.length)} accepted (${plural(taken, "image")}); ` +
+    const images = rows.length < data.of
+      ? `${taken.toLocaleString("en")} of the ${rows.length.toLocaleString("en")} shown` : plural(taken, "image");
+    at("summary").textContent = `${percent(taken, rows.length)} accepted (${images}); ` +
       (empty ? `${plural(empty, "class").replace("classs", "classes")} left without any.` : "every class has some.");
     at("reset").disabled = Math.abs(threshold - start) < 1e-9;
   };

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from discl.report.acceptance import rule_in_words
 from discl.report.facts import Facts
 from discl.report.html import Markup, embedded_json, join, section, tag
 from discl.report.thumbnails import data_uri
@@ -24,13 +25,13 @@ def threshold_section(facts: Facts) -> Markup:
     rows = spread(np.flatnonzero(facts.scored), facts.score, SCORES)
     if not len(rows):
         return section("threshold", "Threshold", tag("p", "No image of this store has a text score."))
-    axis = score_axis(facts.score[rows])
+    axis = score_axis(np.append(facts.score[rows], _reached(facts)))
     start = start_threshold(facts, axis)
     lanes, where = [_histograms(facts, rows, axis), _slider(axis, start)], f"--t:{_place(start, axis):.3f}%"
     return section(
         "threshold",
         "Move the threshold",
-        tag("p", LEAD, _sampled(facts, rows), class_="lead"),
+        tag("p", LEAD, _sampled(facts, rows), _others(facts, rows, start), class_="lead"),
         tag("div", *lanes, class_="explorer", id="explorer", style=where),
         _outcome(),
         embedded_json("explorer-data", explorer_data(facts, rows, axis, start)),
@@ -50,7 +51,12 @@ def score_axis(score: np.ndarray) -> dict[str, float]:
     low, high = float(score.min()), float(score.max())
     width = next((w for w in NICE if np.floor(high / w) - np.floor(low / w) < BINS), NICE[-1])
     first, last = np.floor(low / width), np.floor(high / width) + 1
-    return {"low": round(first * width, 6), "high": round(last * width, 6), "width": width}
+    return {"low": round(float(first) * width, 6), "high": round(float(last) * width, 6), "width": width}
+
+
+def _reached(facts: Facts) -> list[float]:
+    """The run's threshold, which the axis is to have also beyond all scores; -1 is none."""
+    return [] if facts.threshold is None or facts.threshold <= -1 else [facts.threshold]
 
 
 def start_threshold(facts: Facts, axis: dict[str, float]) -> float:
@@ -64,7 +70,7 @@ def start_threshold(facts: Facts, axis: dict[str, float]) -> float:
 
 def explorer_data(facts: Facts, rows: np.ndarray, axis: dict[str, float], start: float) -> dict[str, Any]:
     """Columns for page.js: scores over the start in 1/10,000, so that rounding moves none at the start; level and class
-    as positions, kept 0 or 1, pictures by row."""
+    as positions, kept 0 or 1, pictures by row; of how many scored images these are."""
     levels, classes = facts.levels, list(facts.class_names)
     return {
         "levels": levels,
@@ -75,6 +81,7 @@ def explorer_data(facts: Facts, rows: np.ndarray, axis: dict[str, float], start:
         "kept": facts.kept[rows].astype(int).tolist(),
         "pictures": _pictures(facts, rows),
         "axis": axis,
+        "of": int(facts.scored.sum()),
     }
 
 
@@ -89,10 +96,21 @@ def _pictures(facts: Facts, rows: np.ndarray) -> dict[str, str]:
     return {str(place): uris[str(place)] for place in fewer.tolist()}
 
 
+def _others(facts: Facts, rows: np.ndarray, start: float) -> str:
+    """What moves already at the start, and why; nothing does where the selection is the images over one threshold."""
+    if np.array_equal(facts.score[rows].astype(np.float64) >= start, facts.kept[rows]):
+        return ""
+    where = "the lowest accepted score" if facts.threshold is None else "the selection's threshold"
+    return (
+        f"The selection's rule is {rule_in_words(facts)}. The slider starts at {where}; "
+        "what moves in there is what the rest of the rule left out."
+    )
+
+
 def _sampled(facts: Facts, rows: np.ndarray) -> str:
     scored, unscored = int(facts.scored.sum()), int((~facts.scored).sum())
-    shown = f"Shown: {len(rows):,} of {scored:,}, evenly over the scores. " if len(rows) < scored else ""
-    return shown + (f"{unscored:,} unfinished or unscored images are left out." if unscored else "")
+    shown = f"Shown and counted: {len(rows):,} of {scored:,}, evenly over the scores. " if len(rows) < scored else ""
+    return shown + (f"{unscored:,} unfinished or unscored images are left out. " if unscored else "")
 
 
 def _place(score: float, axis: dict[str, float]) -> float:
@@ -148,7 +166,7 @@ def _slider(axis: dict[str, float], start: float) -> Markup:
 
 def _outcome() -> Markup:
     """Empty places that page.js fills."""
-    reset = tag("button", "Back to the run's threshold", type="button", id="reset")
+    reset = tag("button", "Back to the start", type="button", id="reset")
     summary = tag("output", "", id="summary", aria_live="polite")
     plain = tag("p", "The slider needs JavaScript; everything else on this page works without it.")
     panes = [_pane("in", "Moves in"), _pane("out", "Moves out")]
