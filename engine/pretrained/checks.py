@@ -3,11 +3,15 @@
 import math
 from typing import Any
 
-from discl.engine.pretrained.files import ModelFiles
+import torch
+
+from discl.engine.pretrained.files import WEIGHTED, ModelFiles
 from discl.errors import ModelError
 
 # UNet inputs beside latent, timestep, text and what SDXL adds: each belongs to another kind of pipeline.
 FOREIGN_INPUTS = ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type")
+_FETCH = ": the file is damaged or its training had diverged; fetch it anew"
+_REMEDY = {torch.float16: f"{_FETCH}, or load it in float32 if float16 cannot hold its weights"}
 
 
 def check_parts(pipe: Any, files: ModelFiles) -> None:
@@ -89,3 +93,19 @@ def _scale(pipe: Any) -> str | None:
     if isinstance(factor, int | float) and not isinstance(factor, bool) and math.isfinite(factor) and factor:
         return None
     return f"its VAE has scaling_factor={factor!r}, which is no number to multiply latents by"
+
+
+def check_weights(pipe: Any, files: ModelFiles) -> None:
+    """ModelError for a weight that is NaN or infinite, in the dtype that the model runs in: every image would be."""
+    for part in WEIGHTED:
+        module = getattr(pipe, part, None)
+        for name, weight in module.named_parameters() if module else ():
+            if not _finite(weight.detach().flatten()):
+                raise ModelError(
+                    f"model {files.name}: {part}.{name} holds NaN or infinity{_REMEDY.get(weight.dtype, _FETCH)}"
+                )
+
+
+def _finite(values: torch.Tensor) -> bool:
+    # Squares cannot cancel, so a finite sum of them is proof, at a tenth of the time that looking at each takes.
+    return bool(values.dot(values).isfinite()) or bool(values.isfinite().all())
