@@ -92,9 +92,9 @@ def _claimed(path: Path) -> Iterator[None]:
         claim.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path, older_than_s: float = 3600.0) -> None:
+def remove_leftovers(folder: Path, older_than_s: float = 3600.0, names: str = ".*.tmp") -> None:
     """Remove what killed processes left of their writes; younger files may be of a living one."""
-    for leftover in folder.glob(".*.tmp"):
+    for leftover in folder.glob(names):
         try:
             if time.time() - leftover.stat().st_mtime > older_than_s:
                 leftover.unlink()

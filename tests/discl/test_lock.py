@@ -148,6 +148,27 @@ def test_a_record_that_cannot_be_read_is_given_time(tmp_path, content):
     WriterLock(tmp_path, **QUICK).release()
 
 
+@pytest.mark.parametrize("function", ["link", "rename"])
+def test_what_a_kill_left_of_a_lease_goes_with_the_next_writer(tmp_path, function, flock):
+    """Killed while it put its lease, or while it put the one of a dead writer away; what is younger may be in use."""
+    (tmp_path / ".writer.lease").write_text("{}")
+    os.utime(tmp_path / ".writer.lease", (0, 0))
+    dies = f"""
+import os, signal
+one = os.{function}
+def die(*names):
+    one(*names)
+    os.kill(os.getpid(), signal.SIGKILL)
+os.{function} = die
+""" + HOLD.replace("heartbeat_s=0.05", "stale_s=0.1")
+    subprocess.run([sys.executable, "-c", dies, tmp_path])
+    (left,) = tmp_path.glob(".*.tmp")
+    (young := tmp_path / ".writer.lease.1234.tmp").touch()
+    os.utime(left, (0, 0))
+    WriterLock(tmp_path, **QUICK).release()
+    assert not left.exists() and young.exists()
+
+
 def test_two_that_see_a_stale_lease_do_not_both_take_it(tmp_path, monkeypatch):
     """The slower one finds a newer lease in his hands than he saw, and puts it back."""
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)

@@ -23,7 +23,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from discl.atomic import put_if_absent
+from discl.atomic import put_if_absent, remove_leftovers
 from discl.errors import StoreError
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ class WriterLock:
         try:
             self._lock()
             self._take_lease()
+            remove_leftovers(root, stale_s, ".*writer.lease.*.tmp")
         except BaseException:
             self._close()
             raise
@@ -122,8 +123,11 @@ class WriterLock:
             os.rename(self._lease, aside)
         except FileNotFoundError:
             return
-        found = aside.read_bytes()
-        aside.unlink()
+        try:
+            found = aside.read_bytes()
+            aside.unlink()
+        except FileNotFoundError:  # old enough for one who has the store by now to clean it away
+            return
         if found != seen:
             put_if_absent(self._lease, found)
             raise self._refusal(_parsed(found))
