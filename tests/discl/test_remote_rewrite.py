@@ -53,6 +53,7 @@ def test_forgotten_sources_leave_no_byte_there_nor_here(tmp_path):
     files, root = fsspec.core.url_to_fs(url)
     files.pipe_file(f"{root}/shards/000900.tar", key(1).encode())  # an upload that was never entered
     files.pipe_file(f"{root}/runs/r.hard.txt", b"source-1\nsource-2\n")
+    files.pipe_file(f"{root}/runs/r.json", b'{"failure": "DataError: source-1: cannot be read"}')
     assert Store(url).read(key(1)), "a reader's copy"
     assert main(["store", "forget", url, "--source", "source-1", "--source", "source-3"]) == 0
     expect_gone(fetched(url, tmp_path))

@@ -1,5 +1,6 @@
 """forget, reshard, compact: what must go is gone to the last byte, the rest is as it was, wherever a process dies."""
 
+import json
 import os
 import random
 import signal
@@ -14,7 +15,7 @@ from discl.cli import main
 from discl.errors import StoreError
 from discl.quarantine import Quarantine
 from discl.store import Store, StoreWriter, verify
-from discl.store.forget import forget
+from discl.store.forget import REMOVED, forget
 from discl.store.resize import compact, reshard
 from tests.discl.store_samples import check, fill, key, sample
 
@@ -145,6 +146,29 @@ def test_a_source_that_was_never_sealed_is_forgotten_by_its_name(root, capfd):
     assert main(["store", "forget", str(root), "--source", "late"]) == 0
     assert "1 samples of 1 sources are gone" in capfd.readouterr().err
     assert not any(b'"late"' in block for block in every_byte(root)) and len(Store(root)) == COUNT
+
+
+def test_records_do_not_say_that_a_forgotten_source_failed(root):
+    told = "DataError: /data/{}: cannot be read"
+    errors = [{"worker": "w", "reason": f"bad image {name}, and more"} for name in ("source-1", "source-2")]
+    runs = {
+        "a": {"status": "failed", "failure": told.format("source-1"), "usd": 2.5},
+        "b": {"status": "failed", "failure": told.format("source-11"), "errors": []},
+        "c": {"status": "done", "errors": errors, "note": "ü"},
+    }
+    (root / "runs").mkdir(exist_ok=True)
+    for name, record in runs.items():
+        (root / f"runs/{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False))
+    (root / "runs/torn.json").write_text('{"status": ')
+    untouched = (root / "runs/b.json").read_bytes()
+    forget(root, ["source-1", "source-3"])
+    expected = {
+        "a": runs["a"] | {"failure": REMOVED},
+        "c": runs["c"] | {"errors": [errors[0] | {"reason": REMOVED}, errors[1]]},
+    }
+    for name, record in expected.items():
+        assert json.loads((root / f"runs/{name}.json").read_text()) == record
+    assert (root / "runs/b.json").read_bytes() == untouched
 
 
 @pytest.mark.parametrize("at", [4, 63, 75, 87, 95])

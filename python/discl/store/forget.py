@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
@@ -23,6 +24,8 @@ from discl.store.selections import decode_selection, encode_selection
 
 SHARD_BYTES = 256_000_000
 BEGUN = ".forgetting"  # which sources, as a digest: a killed call is known by it, and it goes with the last trace
+
+REMOVED = "(removed: it named a source that was forgotten)"
 
 
 def forget(
@@ -59,6 +62,8 @@ def forget(
         _clean_quarantine(root / "quarantine.jsonl", ids)
         for file in sorted(root.glob("runs/*.hard.txt")):
             _clean_list(file, ids)
+        for file in sorted(root.glob("runs/*.json")):
+            _clean_record(file, ids)
         _remove_torn(root)
         mark.unlink()
     return sum(counts.values())
@@ -131,6 +136,26 @@ def _clean_list(file: Path, ids: frozenset[str]) -> None:
     kept = [line for line in lines if line not in gone]
     if len(kept) < len(lines):
         write_atomic(file, b"\n".join(kept))
+
+
+def _clean_record(file: Path, ids: frozenset[str]) -> None:
+    """A run's record no longer says why the run or a worker of it failed, where that names one of the ids."""
+    try:
+        record = json.loads(file.read_bytes())
+        texts = [(record, "failure"), *((error, "reason") for error in record.get("errors") or ())]
+        telling = [(place, name) for place, name in texts if _names(place.get(name) or "", ids)]
+    except (ValueError, AttributeError, TypeError):  # no record of ours
+        return
+    for place, name in telling:
+        place[name] = REMOVED
+    if telling:
+        write_atomic(file, json.dumps(record, indent=1, ensure_ascii=False).encode())
+
+
+def _names(text: str, ids: frozenset[str]) -> bool:
+    """Whether one of the ids stands in the text, by itself or as the end of a path."""
+    whole = r"(?<![\w.-]){}(?![\w-])"
+    return any(source in text and re.search(whole.format(re.escape(source)), text) for source in ids)
 
 
 def _clean_quarantine(file: Path, ids: frozenset[str]) -> None:
