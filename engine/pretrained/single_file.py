@@ -18,7 +18,7 @@ def load_single_file(files: ModelFiles, pipeline: Any, dtypes: dict[str, torch.d
     """
     file, source = str(files.checkpoint), {"config": str(files.folder), "local_files_only": True}
     try:
-        with quiet():
+        with quiet(warnings=False):  # diffusers warns of the cast that it does itself
             vae = AutoencoderKL.from_single_file(file, subfolder="vae", torch_dtype=dtypes["vae"], **source)
             pipe = pipeline.from_single_file(file, vae=vae, torch_dtype=dtypes["unet"], **switches(pipeline), **source)
     except (*UNLOADABLE, SingleFileComponentError) as error:

@@ -1,6 +1,8 @@
 """One checkpoint in the original layout makes what the diffusers folder with the same weights makes."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -44,6 +46,17 @@ def test_equals_the_folder(tmp_path, family, dtype):
     if dtype == torch.float32:
         for negative in (False, True):
             assert torch.equal(ours.encode_text("", negative).states, theirs.encode_text("", negative).states)
+
+
+def test_nothing_is_said(checkpoint):
+    """In a process of its own: diffusers' log writes to the stderr that was there when it was imported."""
+    code = """
+import sys, torch
+from discl.engine.pretrained import load_model
+load_model(sys.argv[1], torch.device("cpu"), torch.float32)
+"""
+    told = subprocess.run([sys.executable, "-c", code, checkpoint], capture_output=True, text=True, check=True)
+    assert (told.stdout, told.stderr) == ("", "")
 
 
 def test_the_digest_covers_file_and_configuration(checkpoint):
