@@ -82,7 +82,9 @@ def run(small: bool = False, seeds: int = 4, kept: Path | None = None, only_trac
     limit_of = {"default": threshold, "classes": {}, "levels": {}}
     parts = [split(traces, seed, (0.6, 0.2, 0.2) if small else (0.3, 0.5, 0.2)) for seed in range(rounds)]
     rules = {
-        limit: [calibrate(engine.signature, decoder, texts, *part[:2], limit_of, limit) for part in parts]
+        limit: [
+            calibrate(engine.signature, decoder, texts, *part[:2], limit_of, limit, engine.guided) for part in parts
+        ]
         for limit in limits
     }
     look, row_seconds = measured_look(engine, rules[max(limits)][0], requests(chosen[-len(chosen) // 4 :], 1))

@@ -226,6 +226,11 @@ class Engine:
             "guidance_interval": list(self.guidance_interval) if self.guidance_interval else None,
         }
 
+    @property
+    def guided(self) -> bool:
+        """Whether text guidance takes an unconditional network row beside the conditional one."""
+        return self.model.guided(self.text_guidance)
+
     def networks(self, dtype: torch.dtype | None = None) -> Networks:
         """The model's rooms in a dtype, its own by default; another one is loaded when it is first asked for."""
         dtype = dtype or self.dtype

@@ -38,15 +38,16 @@ def calibrate(
     held: Sequence[Traces],
     threshold: dict[str, Any],
     limit: float,
+    guided: bool,
     confidence: float = CONFIDENCE,
     calibration_keys: Sequence[str] = (),
 ) -> Rule:
     """A rule from two disjoint sets of traces; a level without enough of them is in it, but never rejected.
 
-    made_for: `Engine.signature`. threshold, calibration_keys: as for `Rule`.
+    made_for, guided: of the engine, `Engine.signature` and `Engine.guided`. threshold, calibration_keys: as for `Rule`.
     """
     priors, prior = text_priors(fit)
-    rows = 2.0 if made_for["text_guidance"] > 1 else 1.0
+    rows = 2.0 if guided else 1.0
     empty = Rule(made_for, limit, confidence, threshold, tuple(texts), priors, prior, decoder, {})
     halves = {each.level: each for each in held}
     pairs = [(each, halves[each.level]) for each in fit if each.level in halves]

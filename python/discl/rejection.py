@@ -140,7 +140,8 @@ def _calibrated(config: RunConfig, plan: "Plan", subset: Subset, engine: "Engine
     )
     rule = calibrate(
         engine.signature, decoder, texts, list(fit.values()), list(held.values()),
-        score.threshold.model_dump(mode="json"), limit, calibration_keys=sorted(subset.distil | subset.traced),
+        score.threshold.model_dump(mode="json"), limit, engine.guided,
+        calibration_keys=sorted(subset.distil | subset.traced),
     )  # fmt: skip
     for level in rule.levels.values():
         log.info("level %d: %s", level.level, _summary(level))

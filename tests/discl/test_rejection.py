@@ -19,6 +19,7 @@ from discl.report import report_runs
 from discl.selection import select_by_threshold
 from discl.store import Store
 from tests.discl.project import contents, loaded, make_project, runs, without_score
+from tests.tiny import tiny_lcm
 
 WISHES = ["spectrum.levels=[0, 50]", "spectrum.seeds=12", "spectrum.steps=6", "store.shard_mb=0.05"]
 REJECTING = ["engine.early_rejection=true", "engine.false_reject_limit=0.8", "engine.control_share=0.2"]
@@ -86,6 +87,24 @@ def test_some_are_given_up_and_never_a_control_or_a_calibrating_one(whole):
             assert row["control"] and row["reason"].startswith("control, would have been given up at step")
     controls = [key for key, row in found.items() if row["control"]]
     assert 5 < len(controls) < 50 and not calibrated & set(controls)
+
+
+def test_steps_of_a_model_that_is_told_the_guidance_cost_one_row(file, plain, monkeypatch):
+    """An LCM has no unconditional row, whatever the text guidance; the demo's model has one."""
+    rows = []
+
+    class Noting(calibration.Search):
+        def __init__(self, fit, prior, limit, rows_per_step, look_cost):
+            rows.append(rows_per_step)
+            super().__init__(fit, prior, limit, rows_per_step, look_cost)
+
+    monkeypatch.setattr(calibration, "Search", Noting)
+    lcm = f"model.path={json.dumps(str(tiny_lcm(file.parent / 'lcm')))}"
+    for model, expected in (([], 2.0), ([lcm, "spectrum.solver=lcm"], 1.0)):
+        given = config(file, plain, f"rows-{expected}", "spectrum.text_guidance=7.5", *model)
+        generate(given)
+        assert rows and set(rows) == {expected}
+        rows.clear()
 
 
 def test_those_who_stay_have_the_pixels_of_a_run_without_rejection(whole, plain):

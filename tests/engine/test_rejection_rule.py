@@ -23,7 +23,7 @@ LIMITS = (0.0, 0.005, 0.02, 0.1, 0.3)
 def rule() -> Rule:
     rng = np.random.default_rng(5)
     fit, held = invented(900, rng), invented(900, rng)
-    return calibrate(MADE_FOR, empty_rule(0.1).decoder, ("a 0", "a 1"), [fit], [held], THRESHOLDS, 0.1)
+    return calibrate(MADE_FOR, empty_rule(0.1).decoder, ("a 0", "a 1"), [fit], [held], THRESHOLDS, 0.1, True)
 
 
 @pytest.mark.parametrize("limit", LIMITS)
@@ -84,7 +84,7 @@ def test_the_limit_holds_for_all_levels_together_and_no_level_has_much_more(seed
     rng = np.random.default_rng(seed)
     levels = {0: 0.1, 30: 1.0}  # how much their previews say
     make = lambda count: [invented(count, rng, *each) for each in levels.items()]  # noqa: E731
-    rule = calibrate(MADE_FOR, empty_rule(0.1).decoder, (), make(900), make(900), THRESHOLDS, 0.1)
+    rule = calibrate(MADE_FOR, empty_rule(0.1).decoder, (), make(900), make(900), THRESHOLDS, 0.1, True)
     fresh = make(5000)
     assert rule.levels[0].bound == rule.levels[30].bound
     rates, pooled = {level: [] for level in levels}, []
@@ -130,7 +130,7 @@ def test_what_rejection_costs():
 def test_previews_that_say_nothing_do_no_harm():
     rng = np.random.default_rng(2)
     fit, held, fresh = (invented(600, rng, informative=0.0) for _ in range(3))
-    rule = calibrate(MADE_FOR, empty_rule(0.02).decoder, (), [fit], [held], THRESHOLDS, 0.02)
+    rule = calibrate(MADE_FOR, empty_rule(0.02).decoder, (), [fit], [held], THRESHOLDS, 0.02, True)
     gone = rejected(rule, fresh)
     assert (gone & fresh.accepted).sum() / fresh.accepted.sum() < 0.05
 
@@ -139,7 +139,7 @@ def test_previews_that_say_nothing_do_no_harm():
 def test_a_level_with_too_few_samples_is_never_rejected_and_says_so(caplog, count, limit):
     rng = np.random.default_rng(1)
     traces = invented(count, rng), invented(count, rng)
-    rule = calibrate(MADE_FOR, empty_rule(limit).decoder, (), [traces[0]], [traces[1]], THRESHOLDS, limit)
+    rule = calibrate(MADE_FOR, empty_rule(limit).decoder, (), [traces[0]], [traces[1]], THRESHOLDS, limit, True)
     assert rule.levels[0].bound is None and rule.levels[0].calibration["problem"]
     assert "level 0 is not rejected early" in caplog.text
     assert not rejected(rule, invented(100, rng)).any()
@@ -148,7 +148,7 @@ def test_a_level_with_too_few_samples_is_never_rejected_and_says_so(caplog, coun
 def test_a_rule_is_a_function_of_the_traces(rule):
     rng = np.random.default_rng(5)
     again = calibrate(
-        MADE_FOR, rule.decoder, ("a 0", "a 1"), [invented(900, rng)], [invented(900, rng)], THRESHOLDS, 0.1
+        MADE_FOR, rule.decoder, ("a 0", "a 1"), [invented(900, rng)], [invented(900, rng)], THRESHOLDS, 0.1, True
     )
     assert again.encoded() == rule.encoded()
 
