@@ -255,6 +255,11 @@ def test_what_is_refused(tmp_path, store, made):
             Rules(**rules)
 
 
+def test_a_store_at_a_url_is_to_be_brought_first(store, capsys):
+    assert main(["filter", f"file://{store.path}", "--threshold", "0.1"]) == 2
+    assert "discl store merge" in capsys.readouterr().err
+
+
 def test_the_command_prints_rules_and_coverage_and_a_dry_run_writes_nothing(store, capsys):
     assert main(["filter", str(store.path), "--threshold", "0.3", "--best", "1", "--name", "cli", "--dry-run"]) == 0
     assert not (store.path / "selections/cli.parquet").exists()

@@ -2,10 +2,15 @@
 
 import json
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from discl.errors import ConfigError
+from discl.filtering import Rules, filter_store
 from discl.report import report_runs
+from discl.report.facts import store_facts
 from discl.report.run_folder import open_run
 from discl.report.runs import SourceFiles, merged_metrics, stages
 from discl.store import Store, StoreWriter
@@ -85,6 +90,27 @@ def test_a_store_alone_shows_the_sources_that_its_newest_run_was_about(run, tmp_
         record.write_text(json.dumps({**RECORD, "config": config}))
         assert SourceFiles(open_run(run / "spectrum").data)("zero/0.png") == found
         report_runs([run / "spectrum"], tmp_path / "page.html")
+
+
+def test_a_selection_by_another_scorer_is_shown_with_its_scores(run):
+    store = Store(run / "spectrum")
+    folder = store.path / "scores" / "other"
+    folder.mkdir(parents=True)
+    (folder / "scorer.json").write_text(json.dumps({"clip": "ViT-Z", "digest": "d" * 32}))
+    keys = store.table["key"].to_pylist()
+    scores = [round(0.01 * place, 2) for place in range(len(keys))]
+    columns = {"key": keys, "text_score": pa.array(scores, pa.float32()), "margin": pa.array(scores, pa.float32()),
+               "rank": pa.array([1] * len(keys), pa.int32())}  # fmt: skip
+    pq.write_table(pa.table(columns), folder / "000000.parquet")
+    filter_store(store.path, Rules(threshold=0.1), scorer="other")
+    facts = store_facts(store)
+    assert facts.score.tolist() == facts.margin.tolist() == pytest.approx(scores) and facts.threshold == 0.1
+    assert facts.kept.tolist() == ((facts.status == "ok") & (np.array(scores) >= 0.1)).tolist()
+    assert "text score of at least 0.1, by the scores of ViT-Z" in report_runs([store.path]).read_text()
+    (folder / "000000.parquet").unlink()
+    facts = store_facts(store)
+    assert facts.threshold is None and facts.score[0] == np.float32(store.table["text_score"][0].as_py())
+    assert report_runs([store.path]).is_file()
 
 
 def test_stages_add_up_to_the_seconds_of_the_runs(run):

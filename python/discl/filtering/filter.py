@@ -27,6 +27,7 @@ from discl.filtering.wishes import one_of_each_wish
 from discl.labels import unknown_class
 from discl.rejection import refuse_below
 from discl.store import Store
+from discl.store.remote import as_folder
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,10 @@ def filter_store(
     scorer: judge by scores/<scorer>/ instead of the index. recipe: default the one of selection `default`, else the
     only one there is. real_counts: class name -> real training images, for `balance`; default the class's sources.
     below_rule: allow cuts below those by which early rejection gave samples up. write: False only tells the outcome.
-    Raises StoreError for an empty store, scores that lack, several recipes, and cuts below the rejection rule;
-    ConfigError for the threshold of a class or level that the store lacks.
+    Raises StoreError for an empty store, one at a URL, scores that lack, several recipes, and cuts below the rejection
+    rule; ConfigError for the threshold of a class or level that the store lacks.
     """
-    store = Store(path)
+    store = Store(as_folder(path))
     if not len(store):
         raise StoreError(f"{store.name} is empty: there is nothing to filter; run `discl generate` first")
     chosen_by = _default_rule(store)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,15 @@ def scores_folder(root: Path, scorer: str) -> Path:
     if not NAME.fullmatch(scorer):
         raise StoreError(f"scorer name {scorer!r}: use letters, digits, '_', '-' and '.' only")
     return root / "scores" / scorer
+
+
+def scorer_of(store: "Store", digest: str) -> str | None:
+    """The name under which the store has scores of the definition with this digest."""
+    for file in sorted(store.path.glob(f"scores/*/{DEFINITION}")):
+        with suppress(OSError, ValueError):
+            if json.loads(file.read_text(encoding="utf-8")).get("digest") == digest:
+                return file.parent.name
+    return None
 
 
 class ShardScores:

@@ -19,7 +19,7 @@ def boundary_section(facts: Facts, sources: Sources) -> Markup | None:
     lead_of = facts.lead
     kept = kept[np.argsort(lead_of[kept], kind="stable")][:PAIRS]
     left = left[np.argsort(-lead_of[left], kind="stable")][:PAIRS]
-    several = "threshold" in facts.rule and facts.threshold is None and "scorer" not in facts.rule
+    several = "threshold" in facts.rule and facts.threshold is None and facts.judged
     over = ", over the thresholds of their classes and levels" if several else ""
     lead = (
         f"The accepted images with the lowest text scores and the others with the highest{over}, each beside its "

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from discl.config.thresholds import Thresholds, as_tables
+from discl.filtering.scores import ShardScores, scorer_of
 from discl.store.columns import classes
 
 
@@ -17,7 +18,8 @@ class Facts:
     """Columns of the N samples of a store, all in the index's order.
 
     `score` is the text score, `margin` its lead over the best other class (float32, NaN where there is none), `kept`
-    says whether the selection holds the sample, `stored` whether its image is in a shard. `class_id` numbers the C
+    says whether the selection holds the sample, `stored` whether its image is in a shard, `judged` whether `score` is
+    what the rule's thresholds are about: the index's, or of the scorer that it names. `class_id` numbers the C
     classes that occur, in the order of their numbers in the store; `class_names` are their names.
     """
 
@@ -34,6 +36,7 @@ class Facts:
     stored: np.ndarray
     kept: np.ndarray
     rule: dict[str, Any]
+    judged: bool
     reader: Callable[[str], bytes]
 
     def __len__(self) -> int:
@@ -54,16 +57,15 @@ class Facts:
 
     @property
     def threshold(self) -> float | None:
-        """The rule's one threshold of `score`; None where classes or levels have their own, where another scorer's
-        scores count, or nothing is scored."""
-        return None if "scorer" in self.rule else one_threshold(self.rule)
+        """The rule's one threshold of `score`; None where classes or levels have their own, or another score counts."""
+        return one_threshold(self.rule) if self.judged else None
 
     @property
     def lead(self) -> np.ndarray:
         """float64 [N]: of `score` over the threshold that the rule has for the sample's class and level; of `score`
         itself without such a threshold."""
         threshold = self.rule.get("threshold")
-        if threshold is None or "scorer" in self.rule:
+        if threshold is None or not self.judged:
             return self.score.astype(np.float64)
         limits = Thresholds.model_validate(as_tables(threshold))
         of = np.array([[limits.of(name, level) for level in self.levels] for name in self.class_names.values()])
@@ -82,7 +84,10 @@ def one_threshold(rule: dict[str, Any]) -> float | None:
 def store_facts(store: Any, selection: str = "default") -> Facts:
     """Facts of a `discl.Store` and one of its selections, over the recipe that the selection is about."""
     rule = dict(store.selection_rule(selection))
-    table = store.table
+    table, scores = store.table, _named_scores(store, rule)
+    if scores is not None:
+        for name in ("text_score", "margin"):
+            table = table.set_column(table.schema.get_field_index(name), name, scores[name])
     if "recipe" in rule:  # samples of other recipes were never candidates
         table = table.filter(pc.equal(table["recipe"], rule["recipe"]))
     table = table.combine_chunks()
@@ -105,7 +110,18 @@ def store_facts(store: Any, selection: str = "default") -> Facts:
         stored=table["shard"].is_valid().to_numpy(),
         kept=pc.is_in(table["key"], pa.array(store.selection(selection), pa.string())).to_numpy(),
         rule=rule,
+        judged="scorer" not in rule or scores is not None,
         reader=store.read,
+    )
+
+
+def _named_scores(store: Any, rule: dict[str, Any]) -> pa.Table | None:
+    """Rows as the index's, of the scorer that the rule names; None where it names none or the store lacks some."""
+    digest = rule.get("scorer", {}).get("digest")
+    name = scorer_of(store, digest) if digest else None
+    parts = [ShardScores(store, name).read(shard) for shard in store.shards] if name else []
+    return (
+        None if not parts or any(part is None for part in parts) else pa.concat_tables(parts, promote_options="default")
     )
 
 

@@ -254,7 +254,9 @@ class Store:
         except FileNotFoundError as error:
             there = self._remote.names("selections") if self._remote else map(str, path.parent.glob("*.parquet"))
             known = ", ".join(sorted(Path(other).stem for other in there))
-            raise StoreError(f"{self.name} has no selection {name!r}; it has: {known or 'none'}") from error
+            raise StoreError(
+                f"{self.name} has no selection {name!r}; it has: {known or 'none'}; `discl filter --name` makes one"
+            ) from error
         except OSError as error:
             raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
         return data, str(path)
