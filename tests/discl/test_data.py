@@ -1,5 +1,6 @@
 """Every kind of data becomes the same table; bad images are named, never fatal below the limit."""
 
+import shutil
 import struct
 import zlib
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 from sklearn.datasets import load_digits
+from torchvision.datasets import ImageFolder
 
 from discl.data import load_data
 from discl.data.images import check_image, decode_image, open_image
@@ -122,6 +124,30 @@ def test_imagefolder_follows_links(tmp_path):
     (tmp_path / "root" / "cat" / "link.png").symlink_to(tmp_path / "elsewhere" / "1.png")
     table = load_data(config("imagefolder", tmp_path / "root"))
     assert open_image(table.paths[0]).getpixel((0, 0)) == (1, 2, 3)
+
+
+def test_imagefolder_takes_deeper_folders_for_their_class(tmp_path):
+    """In torchvision's order of classes, with its images; what is hidden stays out, and links may go round."""
+    for name in ("cat/b.png", "cat/2021/05/1.png", "cat/2021/a.JPG", "cat/.thumbs/b.png", "dog/old.png/2.png"):
+        save(tmp_path / name)
+    (tmp_path / "cat" / "2021" / "again").symlink_to(tmp_path / "cat")
+    (tmp_path / "dog" / "borrowed").symlink_to(tmp_path / "cat" / "2021" / "05")
+    table = load_data(config("imagefolder", tmp_path))
+    assert table.ids == ["cat/2021/05/1.png", "cat/2021/a.JPG", "cat/b.png", "dog/borrowed/1.png", "dog/old.png/2.png"]
+    assert table.labels.tolist() == [0, 0, 0, 1, 1]
+    assert all(open_image(path).size == (6, 4) for path in table.paths)
+    (tmp_path / "cat" / "2021" / "again").unlink()
+    shutil.rmtree(tmp_path / "cat" / ".thumbs")
+    theirs = ImageFolder(tmp_path)
+    assert sorted(theirs.samples) == sorted(zip(table.paths, table.labels.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["train", "Validation", "test"])
+def test_imagefolder_does_not_take_a_split_for_a_class(tmp_path, name):
+    for place in (name, "other"):
+        save(tmp_path / place / "cat" / "1.png")
+    with pytest.raises(DataError, match=f"{name}: holds folders and no image of its own, as a split does"):
+        load_data(config("imagefolder", tmp_path))
 
 
 def test_missing_root(tmp_path):

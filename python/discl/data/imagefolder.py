@@ -1,4 +1,7 @@
-"""A folder of class folders becomes a DataTable: root/<class>/* or root/{train,val,test}/<class>/*."""
+"""A folder of class folders becomes a DataTable: root/<class>/** or root/{train,val,test}/<class>/**.
+
+Images of deeper folders are of the class too, as in torchvision's ImageFolder.
+"""
 
 import os
 from pathlib import Path
@@ -10,6 +13,7 @@ from discl.data.table import SPLITS, DataTable
 from discl.errors import DataError
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
+LIKE_SPLITS = {*SPLITS, "training", "valid", "validation", "testing"}
 
 
 def load(config) -> DataTable:
@@ -45,6 +49,12 @@ def _split_folders(root: Path) -> dict[str, Path]:
     names = _folders(root)
     if "train" in names and set(names) <= set(SPLITS):
         return {split: root / split for split in SPLITS if split in names}
+    for folder in (root / name for name in names if name.lower() in LIKE_SPLITS):
+        if _folders(folder) and not _own_files(folder):
+            raise DataError(
+                f"{folder}: holds folders and no image of its own, as a split does, not a class; beside splits (train "
+                f"and any of {', '.join(SPLITS[1:])}) {root} may hold no other folder: rename or move what is none"
+            )
     return {"train": root}
 
 
@@ -65,9 +75,18 @@ def _folders(folder: Path) -> list[str]:
     return names
 
 
-def _files(folder: Path) -> list[str]:
-    """Names of the images in a folder, sorted; none where there is no such folder."""
-    if not folder.is_dir():
+def _files(folder: Path, above: tuple[Path, ...] = ()) -> list[str]:
+    """Paths below a folder of the images in it, at any depth, sorted; none where there is no such folder."""
+    if not folder.is_dir() or folder.resolve() in above:  # a link to where we come from
         return []
-    names = [entry.name for entry in os.scandir(folder) if entry.is_file() or entry.is_symlink()]
-    return sorted(name for name in names if name[0] != "." and os.path.splitext(name)[1].lower() in EXTENSIONS)
+    files = _own_files(folder)
+    for name in _folders(folder):
+        files += [f"{name}/{file}" for file in _files(folder / name, (*above, folder.resolve()))]
+    return sorted(files)
+
+
+def _own_files(folder: Path) -> list[str]:
+    names = [
+        entry.name for entry in os.scandir(folder) if not entry.is_dir() and (entry.is_file() or entry.is_symlink())
+    ]
+    return [name for name in names if name[0] != "." and os.path.splitext(name)[1].lower() in EXTENSIONS]

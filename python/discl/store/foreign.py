@@ -55,7 +55,7 @@ class Found:
 
 
 def from_imagefolder(root: Path) -> Iterator[Found]:
-    """root/<class>/* or root/{train,val,test}/<class>/*; of the latter the training images."""
+    """root/<class>/** or root/{train,val,test}/<class>/**; of the latter the training images."""
     table = scan(root)
     for at in table.rows("train"):
         row = {"class_name": table.class_names[table.labels[at]]}  # no number: the data's own is not known here
