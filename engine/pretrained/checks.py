@@ -1,5 +1,6 @@
 """Parts that were loaded one by one: do they make a model that the engine can run?"""
 
+import logging
 import math
 from typing import Any
 
@@ -8,10 +9,10 @@ import torch
 from discl.engine.pretrained.files import WEIGHTED, ModelFiles
 from discl.errors import ModelError
 
+log = logging.getLogger(__name__)
+
 # UNet inputs beside latent, timestep, text and what SDXL adds: each belongs to another kind of pipeline.
 FOREIGN_INPUTS = ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type")
-_FETCH = ": the file is damaged or its training had diverged; fetch it anew"
-_REMEDY = {torch.float16: f"{_FETCH}, or load it in float32 if float16 cannot hold its weights"}
 
 
 def check_parts(pipe: Any, files: ModelFiles) -> None:
@@ -95,15 +96,21 @@ def _scale(pipe: Any) -> str | None:
     return f"its VAE has scaling_factor={factor!r}, which is no number to multiply latents by"
 
 
-def check_weights(pipe: Any, files: ModelFiles) -> None:
-    """ModelError for a weight that is NaN or infinite, in the dtype that the model runs in: every image would be."""
+def warn_of_weights(pipe: Any, files: ModelFiles) -> None:
+    """Says of each part which weight is NaN or infinite in the dtype that it runs in; its samples end as `nan`.
+
+    A warning: what float16 cannot hold may come right when a sample is made again in float32.
+    """
     for part in WEIGHTED:
         module = getattr(pipe, part, None)
         for name, weight in module.named_parameters() if module else ():
             if not _finite(weight.detach().flatten()):
-                raise ModelError(
-                    f"model {files.name}: {part}.{name} holds NaN or infinity{_REMEDY.get(weight.dtype, _FETCH)}"
-                )
+                log.warning(
+                    "model %s: %s.%s holds NaN or infinity in %s: expect samples of status nan; the file is damaged, "
+                    "its training had diverged, or its weights need another model.dtype",
+                    files.name, part, name, str(weight.dtype).removeprefix("torch."),
+                )  # fmt: skip
+                break
 
 
 def _finite(values: torch.Tensor) -> bool:

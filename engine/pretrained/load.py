@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from discl.engine.loading import one_at_a_time
-from discl.engine.pretrained.checks import check_parts, check_weights
+from discl.engine.pretrained.checks import check_parts, warn_of_weights
 from discl.engine.pretrained.digest import combined, model_digest
 from discl.engine.pretrained.embeddings import add_embeddings, embedding_digest
 from discl.engine.pretrained.families import family_of
@@ -47,7 +47,7 @@ def load_model(
         if module is not None:
             own = family.vae_dtype(pipe.vae.config, dtype) if name == "vae" else dtype
             torch.nn.Module.to(module, device, own).requires_grad_(False).eval()
-    check_weights(pipe, files)
+    warn_of_weights(pipe, files)
     if device.type == "cpu":
         make_rowwise(pipe.unet)
         make_rowwise(pipe.vae)

@@ -256,22 +256,25 @@ def test_damaged_weights_are_refused(folder, part):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("part", [UNET, "vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"])
-def test_weights_that_are_no_numbers_are_refused(folder, part, value):
+def test_weights_that_are_no_numbers_are_named(folder, part, value, caplog):
     weights = load_file(folder / part)
     for name in sorted(weights)[:: max(1, len(weights) // 5)]:
         bad = weights[name].clone()
         bad.view(-1)[-1] = value
         save_file(weights | {name: bad}, folder / part)
-        assert_refused(folder, rf"{part.partition('/')[0]}\.{re.escape(name)} holds NaN or infinity: .* fetch it anew$")
+        caplog.clear()
+        load_model(folder, CPU, torch.float32)
+        assert f"{part.partition('/')[0]}.{name} holds NaN or infinity in float32" in caplog.text
 
 
-def test_weights_whose_squares_overflow_are_weights(folder):
-    """The largest number of a dtype is one: what float32 holds and float16 does not is refused in float16 alone."""
+def test_weights_whose_squares_overflow_are_weights(folder, caplog):
+    """The largest number of a dtype is one: what float32 holds and float16 does not is named in float16 alone."""
     weights = load_file(folder / UNET)
     save_file(weights | {"conv_in.bias": torch.full_like(weights["conv_in.bias"], 3e38)}, folder / UNET)
     assert load_model(folder, CPU, torch.float32).unet.conv_in.bias.eq(3e38).all()
-    with pytest.raises(ModelError, match=r"unet\.conv_in\.bias holds NaN or infinity: .* or load it in float32"):
-        load_model(folder, CPU, torch.float16)
+    assert "infinity" not in caplog.text
+    load_model(folder, CPU, torch.float16)
+    assert "unet.conv_in.bias holds NaN or infinity in float16" in caplog.text
 
 
 def test_folders_that_are_no_models_are_refused(folder, tmp_path):
