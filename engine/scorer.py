@@ -89,6 +89,17 @@ class Scorer:
             del self._texts[next(iter(self._texts))]
         return torch.stack(found) if found else torch.empty(0, self.width, dtype=torch.float32, device=self.device)
 
+    def same_text(self, texts: Sequence[str]) -> tuple[int, int] | None:
+        """The first two of the texts that the tokenizer makes the same of, None where all differ.
+
+        Most lower the case, and all cut off what is beyond the model's context.
+        """
+        seen: dict[tuple[int, ...], int] = {}
+        for place, tokens in enumerate(map(tuple, self._tokenize(list(texts)).tolist())):
+            if seen.setdefault(tokens, place) != place:
+                return seen[tokens], place
+        return None
+
     @torch.no_grad()
     def embed_images(self, images: torch.Tensor, batch: int | None = None) -> torch.Tensor:
         """uint8 RGB [B, H, W, 3] -> float32 [B, D], normalised, on the scorer's device.

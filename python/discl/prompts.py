@@ -5,9 +5,14 @@ import re
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from discl.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    import torch
+
+    from discl.engine.scorer import Scorer
 
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
@@ -39,6 +44,18 @@ def class_texts(prompt: str, class_names: Sequence[str], key: str) -> list[str]:
             )
         owner[text] = name
     return texts
+
+
+def class_embeddings(scorer: "Scorer", texts: Sequence[str], class_names: Sequence[str], key: str) -> "torch.Tensor":
+    """float32 [C, D] of each class's text. ConfigError where the scorer's CLIP reads two classes' texts as one."""
+    if same := scorer.same_text(texts):
+        first, second = (class_names[place] for place in same)
+        raise ConfigError(
+            f"this CLIP reads the texts of the classes {first!r} and {second!r} as one, since upper and lower case are "
+            f"one to it or both are cut off before they differ, so scores cannot tell them apart: write {{class}} near "
+            f"the beginning of {key} and give classes different names"
+        )
+    return scorer.embed_texts(texts)
 
 
 class Prompts:

@@ -64,7 +64,8 @@ class FakeEngine:
 
     def __init__(self, config: RunConfig, slots: int | str):
         self.slots = 5 if slots == "auto" else slots
-        self.scorer = SimpleNamespace(digest="5" * 32, embed_texts=lambda texts: torch.eye(8)[: len(texts)])
+        self.scorer = SimpleNamespace(digest="5" * 32, same_text=lambda texts: None)
+        self.scorer.embed_texts = lambda texts: torch.eye(8)[: len(texts)]
         self.stats = SimpleNamespace(seconds=Counter(), unet_evaluations=0, slot_occupancy=1.0)
         self.scored = config.score is not None
 

@@ -259,6 +259,8 @@ def test_what_is_refused(store, clip, tmp_path):
         score_store(tmp_path / "empty", ScoreRequest("x", clip))
     with pytest.raises(ConfigError, match="have one text"):
         score_store(store.path, ScoreRequest("x", clip, "a photo"))
+    with pytest.raises(ConfigError, match=r"as one, since.* write \{class\} near the beginning of --prompt"):
+        score_store(store.path, ScoreRequest("x", clip, "very " * 200 + "{class}"))
     with pytest.raises(StoreError, match="scorer name"):
         score_store(store.path, ScoreRequest("../x", clip))
     for file in (store.path / "embeddings").glob("*.npy"):
@@ -324,3 +326,9 @@ def test_a_classifiers_confidence_is_that_of_its_loader(project, store, clip, tm
         assert found[row["key"]]["predicted"] == table.class_names[likely.argmax()]
     with pytest.raises(ConfigError, match=r"classifier = .*: no finished training; give a folder"):
         score_store(store.path, ScoreRequest("x", clip, classifier=tmp_path))
+
+
+def test_a_run_whose_clip_cuts_the_class_off_is_refused(project, tmp_path):
+    prompt = f"score.prompt={'very ' * 200}{{class}}"
+    with pytest.raises(ConfigError, match=r"'common' and 'käfer' as one, since.* near the beginning of score\.prompt"):
+        generate(load_config(project, [prompt, f"store.path={tmp_path / 's'}"]))

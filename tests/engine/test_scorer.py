@@ -282,3 +282,11 @@ def test_weights_that_do_not_fit_or_need_pickle_are_refused(weights, tmp_path, m
     torch.save({"logit_scale": timedelta(1)}, tmp_path / "w.pt")
     with pytest.raises(ModelError, match="pickled objects, which are never loaded; convert them"):
         Scorer.from_pretrained(f"tiny-clip:{tmp_path}/w.pt")
+
+
+def test_texts_that_the_tokenizer_makes_one_of_are_found(plain):
+    scorer = Scorer.from_pretrained(str(plain))
+    long = "very " * 200
+    assert scorer.same_text(WORDS) is None and scorer.same_text([]) is None
+    assert scorer.same_text(["an owl", "a fox", "a Fox"]) == (1, 2)
+    assert scorer.same_text([long + "small", "a fox", long + "large"]) == (0, 2)
