@@ -36,5 +36,16 @@ class RunFailed(DisclError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The one of `known` that is most like `word`, for a message about an unknown name; "" where none is known."""
+    """The one of `known` that is most like `word`, for a message about an unknown name; "" where none is known.
+
+    Case counts only between names that differ in nothing else: it is misspelt most easily.
+    """
+    alike: dict[str, list[str]] = {}
+    for name in known:
+        alike.setdefault(name.casefold(), []).append(name)
+    folded = _closest(word.casefold(), alike)
+    return _closest(word, alike.get(folded, ()))
+
+
+def _closest(word: str, known: Iterable[str]) -> str:
     return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)), "")

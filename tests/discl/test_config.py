@@ -239,6 +239,11 @@ def test_an_unknown_key_names_the_nearest(section):
         ("[score.threshold]\nclasses = 0.3\n", ["threshold, classes = 0.3"]),
         ('[model]\npath = "hub:name"\n', ["hub:organisation/name"]),
         ('[score]\nclip = "ViT-B-32:weights.pt"\n', ["only .safetensors"]),
+        ('[score]\nclip = ""\n', ["[score] clip", "name a CLIP"]),
+        ("[model]\nrevision = 1234567\n", ['should be text: write "1234567"']),
+        ("[spectrum]\nprompt = true\n", ['should be text: write "true"']),
+        ("[spectrum]\nprompt = ['a']\n", ["should be text"]),
+        ("[spectrum]\nSTEPS = 3\n", ["no key 'STEPS'", "nearest known key is 'steps'"]),
         ("[train]\nlr = nan\n", ["lr", "finite"]),
         ("[train]\nlr = 0\nbatch = 0\n", ["[train]", "(and 1 more)"]),
         ("steps =\n", ["not valid TOML", "line 4"]),
@@ -256,7 +261,13 @@ def test_a_malformed_override_says_how_to_write_it(override):
     assert f"--set {override}" in complaint("[spectrum]\nlevels = [0]\n", override)
 
 
+def test_a_quoted_part_of_an_override_may_hold_a_dot():
+    threshold = load("[score]\n", 'score.threshold."St. Bernard"=0.2', "score.threshold.red fox=0.1").score.threshold
+    assert threshold.classes == {"St. Bernard": 0.2, "red fox": 0.1}
+
+
 def test_a_bad_override_is_named_instead_of_the_file():
+    assert complaint("", "spectrum.levels.x=3").startswith("--set spectrum.levels.x=3: [spectrum] levels")
     assert complaint("", "spectrum.steps=many").startswith("--set spectrum.steps=many: [spectrum] steps")
     assert complaint("", "spektrum.steps=5").startswith("--set spektrum.steps=5: there is no table [spektrum]")
 

@@ -11,6 +11,9 @@ from discl.errors import nearest
     [
         ("stpes", ("seeds", "steps", "levels"), "steps"),
         ("STEPS", ("Steps", "levels"), "Steps"),
+        ("LEVELS", ("upscale", "levels"), "levels"),
+        ("kind", ("root", "KIND"), "KIND"),
+        ("RED fOX", ("red fox", "Red Fox", "RED FOX"), "RED FOX"),
         ("dpmpp", ("ddim", "euler", "dpmpp-2m"), "dpmpp-2m"),
         ("steps", ("steps", "step"), "steps"),
         ("xyz", ("levels",), "levels"),  # however far: something is named where anything is known

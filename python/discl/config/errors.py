@@ -35,9 +35,9 @@ def explain(error: ValidationError, names: dict[tuple[str, ...], str], file: str
 
 
 def _origin(place: tuple[str, ...], names: dict[tuple[str, ...], str], unknown: bool) -> str | None:
-    """The override that set this place or, where it is a table that nobody knows, one that set something in it."""
+    """The override that set this place or, where it is no table of ours, one that set something in it."""
     setting = [names[place[:n]] for n in range(len(place), 0, -1) if place[:n] in names]
-    below = [name for keys, name in names.items() if unknown and keys[: len(place)] == place]
+    below = [name for keys, name in names.items() if (unknown or len(place) > 1) and keys[: len(place)] == place]
     return next(iter(setting + below), None)
 
 
@@ -54,6 +54,9 @@ def _wrong(detail: Any) -> str:
     """What is wrong, with TOML's words for Python's types."""
     if detail["type"] in {"tuple_type", "model_type"}:
         return "should be a list" if detail["type"] == "tuple_type" else "should be a table"
+    if detail["type"] == "string_type":
+        given = detail["input"]
+        return f'should be text: write "{show(given)}"' if isinstance(given, int | float) else "should be text"
     return detail["msg"].removeprefix("Value error, ").replace("Input should", "should")
 
 

@@ -28,7 +28,8 @@ def load_config(path: str | os.PathLike, overrides: Iterable[str] = ()) -> RunCo
     """Read `path` (TOML), apply overrides `table.key=value` in order, validate, make paths absolute.
 
     Values of overrides are TOML (`spectrum.levels=[0, 50]`); what is not TOML is taken as a bare string
-    (`model.path=hub:org/name`). Paths, in overrides too, are relative to the config's folder.
+    (`model.path=hub:org/name`). A name with a dot stands in quotes (`score.threshold."St. Bernard"=0.2`). Paths, in
+    overrides too, are relative to the config's folder.
     `base = "other.toml"` at the head takes what is not given from there. A name without a file is one of the shipped
     configs (`imagenet-lt-bs`), whose paths are relative to the working directory.
     Raises ConfigError in one line for a missing or malformed file, an unknown or unavailable key, a bad
@@ -106,7 +107,7 @@ def _based(tables: dict[str, Any], folder: Path, files: tuple[str, ...]) -> dict
 def _override(tables: dict[str, Any], override: str) -> tuple[tuple[str, ...], str]:
     """Set one value in place. Returns (its path, how error messages name it)."""
     where, equals, text = override.partition("=")
-    keys = tuple(part.strip() for part in where.split("."))
+    keys = _keys(where)
     if not equals or len(keys) < 2 or not all(keys):
         raise ConfigError(f"--set {override}: write --set table.key=value, for example spectrum.steps=30")
     place = tables
@@ -116,6 +117,19 @@ def _override(tables: dict[str, Any], override: str) -> tuple[tuple[str, ...], s
             raise ConfigError(f"--set {override}: {key} already has a plain value; set that key itself")
     place[keys[-1]] = _value(text.strip())
     return keys, f"--set {override}"
+
+
+def _keys(where: str) -> tuple[str, ...]:
+    """The parts of TOML's dotted key, quoted ones too (`score.threshold."St. Bernard"`); bare ones may hold blanks."""
+    try:
+        place: Any = tomllib.loads(f"{where} = 0")
+    except tomllib.TOMLDecodeError:
+        return tuple(part.strip() for part in where.split("."))
+    keys: tuple[str, ...] = ()
+    while isinstance(place, dict):
+        ((key, place),) = place.items()
+        keys += (key,)
+    return keys
 
 
 def _value(text: str) -> Any:

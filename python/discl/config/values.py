@@ -161,11 +161,17 @@ def _given(value: str) -> str:
     return value
 
 
+def _named(value: str) -> str:
+    if not value:
+        raise ValueError("name a CLIP, or leave the table [score] out: then nothing is scored")
+    return value
+
+
 OptionalPath = Annotated[str, BeforeValidator(_path), AfterValidator(absolute)]
 FolderOrUrl = Annotated[str, BeforeValidator(_path), AfterValidator(_given), AfterValidator(absolute_or_url)]
 OptionalFolderOrUrl = Annotated[str, BeforeValidator(_path), AfterValidator(absolute_or_url)]
 FolderOrHub = Annotated[str, BeforeValidator(_path), AfterValidator(absolute_or_hub)]
-Clip = Annotated[str, BeforeValidator(_path), AfterValidator(absolute_clip)]
+Clip = Annotated[str, BeforeValidator(_path), AfterValidator(_named), AfterValidator(absolute_clip)]
 Classifier = Annotated[str, AfterValidator(absolute_model)]
 Level = Annotated[int, AfterValidator(_level)]
 Levels = Annotated[tuple[Level, ...], BeforeValidator(_tuple), AfterValidator(_distinct)]
