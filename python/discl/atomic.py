@@ -27,7 +27,7 @@ def replaced(path: str | os.PathLike) -> Iterator[BinaryIO]:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with _named(path), open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -60,13 +60,24 @@ def _beside(path: Path, *pieces: bytes | memoryview) -> Iterator[Path]:
     """A durable file with `pieces` in the folder of `path`, gone at the end unless it was renamed."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with _named(path), open(temporary, "wb") as file:
             file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """The system does not say which file it refused to write."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
 
 
 @contextmanager

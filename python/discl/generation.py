@@ -173,7 +173,7 @@ def _make(job: Job, record: RunRecord, total: int, make: MakeEngine, earlier: li
         finally:
             record.now = dict
             _summarise(job, record, engine)
-            record.write(status)
+            record.end(status)
 
 
 def _make_on(
@@ -203,7 +203,7 @@ def _make_on(
     finally:
         record.seconds |= coordinator.seconds
         record.facts["usd"] = worked(record.seconds) / 3600 * config.budget.usd_per_hour
-        record.write(status)
+        record.end(status)
 
 
 def _slots(config: RunConfig, recipe: str, earlier: list[dict[str, Any]]) -> int | str:

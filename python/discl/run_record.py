@@ -112,6 +112,15 @@ class RunRecord:
         self.facts["failure"] = f"{type(error).__name__}: {error}"
         return "failed"
 
+    def end(self, status: str) -> None:
+        """The last `write`; where it fails too, it does not hide why the run failed."""
+        try:
+            self.write(status)
+        except OSError as error:
+            if status == "done":
+                raise
+            log.warning("run %s: its record cannot be ended as %r: %s", self.run_id, status, error)
+
     def write(self, status: str) -> None:
         """status: running, done, stopped or failed."""
         self.facts |= self.now()

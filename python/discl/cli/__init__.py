@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from discl.cli.parser import make_parser
 from discl.cli.stop import Interrupted, Stop
+from discl.disk_space import remedy
 from discl.errors import DisclError
 
 __all__ = ["main"]
@@ -66,7 +67,8 @@ def _say(message: object, code: int) -> int:
 
 def _describe(error: OSError) -> str:
     place = f"{error.filename}: " if error.filename else ""
-    return f"{place}{error.strerror}; check the path, its permissions and the free space"
+    advice = remedy(error, error.filename or os.curdir) or "; check the path, its permissions and the free space"
+    return f"{place}{error.strerror}{advice}"
 
 
 def _unexpected(error: Exception, verbose: bool) -> int:

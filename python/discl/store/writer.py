@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from discl.atomic import remove_leftovers
+from discl.disk_space import remedy
 from discl.errors import StoreError
 from discl.store.adoption import adopt, take_over, workers_folder
 from discl.store.columns import RowEncoder, check_user_columns
@@ -29,8 +30,9 @@ log = logging.getLogger(__name__)
 REFUSALS = (OSError, RuntimeError, pa.ArrowException)
 
 
-def _refuse(action: str, error: BaseException) -> NoReturn:
-    raise StoreError(f"cannot {action}: {error}; what was written before is kept, start again") from error
+def _refuse(action: str, error: BaseException, root: Path) -> NoReturn:
+    advice = remedy(error, root)
+    raise StoreError(f"cannot {action}: {error}{advice}; what was written before is kept, start again") from error
 
 
 class StoreWriter:
@@ -81,7 +83,8 @@ class StoreWriter:
             self._lock = WriterLock(self.root, self.run_id)
         except OSError as error:
             place = f" ({error.filename})" if error.filename else ""
-            raise StoreError(f"cannot write to the store {self.root}: {error.strerror}{place}") from error
+            advice = remedy(error, self.root)
+            raise StoreError(f"cannot write to the store {self.root}: {error.strerror}{place}{advice}") from error
         try:
             self._recover()
         except BaseException:
@@ -112,7 +115,7 @@ class StoreWriter:
         try:
             return adopt(self, folder)
         except REFUSALS as error:
-            _refuse(f"enter the shards of {folder} into {self.root}", error)
+            _refuse(f"enter the shards of {folder} into {self.root}", error, self.root)
 
     def adopt_lost(self, folder: Path) -> list[pa.Table]:
         """The same of a worker who is no more, or no longer trusted: with what he had not sealed."""
@@ -125,7 +128,7 @@ class StoreWriter:
             tables = adopt(self, lost) if (lost / "manifest").is_dir() else []
             shutil.rmtree(lost, ignore_errors=True)
         except REFUSALS as error:
-            _refuse(f"recover what the worker in {folder} had written", error)
+            _refuse(f"recover what the worker in {folder} had written", error, self.root)
         return tables
 
     @property
@@ -147,7 +150,7 @@ class StoreWriter:
         try:
             return OpenShard(self.root, number, self._user_columns, self.sync_samples, self.sync_seconds)
         except REFUSALS as error:
-            _refuse(f"open shard {number:06d} of {self.root}", error)
+            _refuse(f"open shard {number:06d} of {self.root}", error, self.root)
 
     def append(self, row: dict, image: bytes | None, extension: str, embedding: np.ndarray | None) -> None:
         """Add one sample. `row`: the index columns but shard, offset, length, crc32c; all but key may lack.
@@ -166,7 +169,7 @@ class StoreWriter:
         try:
             written = shard.append(encoded, image, extension, embedding if self.embeddings else None)
         except REFUSALS as error:
-            _refuse(f"append sample {key} to {self.root}", error)
+            _refuse(f"append sample {key} to {self.root}", error, self.root)
         self.keys.add(key)
         if written >= self.shard_bytes or 0 < self.shard_seconds <= time.monotonic() - shard.opened:
             self._seal()
@@ -183,7 +186,7 @@ class StoreWriter:
             try:
                 self._shard.flush()
             except REFUSALS as error:
-                _refuse(f"sync {self.root}", error)
+                _refuse(f"sync {self.root}", error, self.root)
 
     def seal(self) -> None:
         """Seal what has been appended, and return when readers see it."""
@@ -203,7 +206,7 @@ class StoreWriter:
         try:
             shard.seal(self.run_id)
         except REFUSALS as error:
-            _refuse(f"seal shard {shard.number:06d} of {self.root}", error)
+            _refuse(f"seal shard {shard.number:06d} of {self.root}", error, self.root)
         log.info("sealed shard %06d: %d samples", shard.number, shard.samples)
         self.entered(shard.number)
 
