@@ -17,6 +17,11 @@ const told = {}; addEventListener("message", (event) => {
   told[event.data[0]] = event.data; document.getElementById("told").textContent = JSON.stringify(told); });
 </script><iframe src="probe.html" style="width:1280px"></iframe>
 <iframe src="probe.html" style="width:390px"></iframe>"""
+BADGES = """<script>addEventListener("load", () => {
+  const bottom = (part) => part.getBoundingClientRect().bottom;
+  const within = (cell) => Math.abs(bottom(cell.firstElementChild) - bottom(cell.querySelector(".score"))) < 2;
+  document.title = [...document.querySelectorAll(".spectrum td.drop")].every(within) ? "within" : "apart";
+});</script>"""
 PROBE = """<script>addEventListener("load", () => parent.postMessage(
   [innerWidth, document.documentElement.scrollWidth,
    document.documentElement.clientWidth], "*"));</script>"""
@@ -61,6 +66,11 @@ def test_no_page_scrolls_sideways_on_a_desk_or_a_phone(report, tmp_path):
     assert len(told) == 2
     for _, needed, given in told.values():
         assert needed <= given
+
+
+def test_a_score_stands_on_its_image_beside_a_long_class_name(report, tmp_path):
+    (tmp_path / "page.html").write_text(report.read_text().replace("</body>", BADGES + "</body>"))
+    assert "<title>within</title>" in dom(f"file://{tmp_path / 'page.html'}", tmp_path / "profile")
 
 
 def test_a_sample_of_a_large_store_is_not_called_all_of_it(tmp_path):

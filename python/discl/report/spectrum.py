@@ -88,7 +88,7 @@ def _source_cell(source: str, label: str, rows: int, sources: Sources) -> Markup
         if encoded is not None
         else tag("span", "not found", class_="hole")
     )
-    return tag("th", tag("figure", picture, tag("figcaption", label)), scope="rowgroup", rowspan=rows)
+    return tag("th", tag("figure", picture, tag("figcaption", label, title=label)), scope="rowgroup", rowspan=rows)
 
 
 def _cell(facts: Facts, row: int | None, label: str) -> Markup:
