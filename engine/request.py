@@ -22,6 +22,8 @@ class Request:
     noise_seed: 32 bits, seeds posterior sample and noise. text_guidance: None for the engine's own.
     control: never rejected early, so that what rejection costs can be measured.
     score_text: the text to score against; None for the engine's score_prompt with class_name, else the prompt.
+    class_name, source_id, key: the caller's own, handed back with the sample. Raises DisclError for a level, seed,
+    image, text, guidance or size that is none.
     """
 
     image: Image.Image | np.ndarray
@@ -85,6 +87,7 @@ class Sample:
 
     @property
     def control(self) -> bool:
+        """Whether the request was never to be rejected early."""
         return self.request.control
 
 

@@ -37,6 +37,8 @@ class Places(NamedTuple):
 class SpectrumDataset(Dataset):
     """Rows [0, n_real) are the real images of a split, the rest the selection's images by level, class and key.
 
+    dataset[row]: {image: RGB PIL image, or what `transform` makes of it; label, level: int; id: str; is_synth: bool}.
+
     store: discl.Store, or None for real images only. data: DataTable, or the DataConfig to load it from.
     selection: its name in the store, or the keys. tail: table rows of the images that synthetic ones stand for
     (default: classes with fewer than 20 training images). without: table rows to leave out; `lost` counts

@@ -8,7 +8,10 @@ from collections.abc import Iterable
 
 
 class DisclError(Exception):
-    """The user must change something (exit code 2)."""
+    """The user must change something (exit code 2); the base of all errors that discl raises for its users.
+
+    The message is one line: what was given, what is wrong, what to do. exit_code: what the command line returns.
+    """
 
     exit_code = 2
 

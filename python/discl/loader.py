@@ -51,9 +51,9 @@ class CurriculumLoader:
     and std. `threads` C++ threads read, as many decode, and on the CPU as many make the windows.
 
     decode: "cpu"; on a CUDA device also "mixed" (CUDA cores), "hardware" (the JPEG engine too), whose windows are made
-    there as well, and "auto", which
-    tries these three for `trial` batches altogether, keeps the fastest for what runs beside it, and says so as an
-    event {"event": "decoding", "chosen", "seconds_per_batch"} and in the state.
+    there as well, and "auto", which tries these three for `trial` batches altogether, keeps the fastest for what runs
+    beside it, and says so as an event {"event": "decoding", "chosen", "seconds_per_batch"} and in the state.
+    Raises RunFailed where no image of a damaged one's class and level can be used.
     """
 
     ahead = 3  # batches that `discl.staging` lets a thread take from it meanwhile
@@ -73,9 +73,11 @@ class CurriculumLoader:
         return len(self.sampler)
 
     def state_dict(self) -> dict:
+        """JSON-able: the sampler's state after the batches that were yielded, and how images are decoded."""
         return {**self.sampler.state_dict(), "decoding": self.tuner.chosen}
 
     def load_state_dict(self, state: dict) -> None:
+        """Continue where `state` stands. Raises ConfigError if seed, batch or images differ."""
         self.sampler.load_state_dict(state)
         self.tuner.choose(state.get("decoding"))
         self._idle = None

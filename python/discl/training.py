@@ -49,7 +49,8 @@ def train(config: RunConfig, out: str | Path, on_event: OnEvent | None = None) -
     store had selected when it began; a finished run returns its metrics again. To train on a store that has grown, use
     a new `out`.
     Under torchrun all ranks train on the same global batches and return the same metrics, the first one writes;
-    it may be continued by another number of ranks. Raises DisclError: see the parts for what can be wrong.
+    it may be continued by another number of ranks. Raises ConfigError, DataError, ModelError, StoreError for what the
+    user must change, RunFailed where too many images cannot be used.
     """
     with joined(device_of(config)) as ranks:
         return _train(config, Path(out), on_event or ignore, ranks)

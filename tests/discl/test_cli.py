@@ -1,15 +1,18 @@
 """The command line: exit codes, one line on stderr, results on stdout."""
 
+import argparse
 import errno
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from discl.cli import commands, main
+from discl.cli.parser import make_parser
 from discl.cli.stop import Interrupted, Stop
 from discl.config import load_config
 from discl.store import Store
@@ -23,6 +26,23 @@ def file(tmp_path, tiny_models) -> Path:
 
 def discl(*argv) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "discl", *map(str, argv)], capture_output=True, text=True, timeout=120)
+
+
+def arguments(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Action]]:
+    """(command, argument) of all commands."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from arguments(below)
+        else:
+            yield parser.prog, action
+
+
+def test_every_argument_of_every_command_is_explained():
+    found = list(arguments(make_parser()))
+    assert len(found) > 100
+    assert not [(command, action.metavar or action.dest) for command, action in found if not action.help]
+    assert "exit codes: 0 done; 1 the run failed; 2" in make_parser().format_help()
 
 
 def test_help_is_quick_because_nothing_heavy_is_imported():

@@ -23,8 +23,14 @@ def add_export_commands(known, add: Callable) -> None:
             help="of the images to be made (default: the model's own); may be given several times",
         )  # fmt: skip
         command.add_argument("--dtype", default="float32", help="float32 (default), float16 or, for aoti, bfloat16")
-        command.add_argument("--lora", metavar="FILE[:WEIGHT]", action="append", default=[], dest="loras")
-        command.add_argument("--embedding", metavar="FILE[:WORD]", action="append", default=[], dest="embeddings")
+        command.add_argument(
+            "--lora", metavar="FILE[:WEIGHT]", action="append", default=[], dest="loras",
+            help="merged into the model, as [model] loras; may be given several times",
+        )  # fmt: skip
+        command.add_argument(
+            "--embedding", metavar="FILE[:WORD]", action="append", default=[], dest="embeddings",
+            help="a textual inversion, as [model] embeddings; may be given several times",
+        )  # fmt: skip
         if name == "tensorrt":
             command.add_argument(
                 "--slots", type=int, default=16, help="of the runs to come, [engine] slots (default: 16)"

@@ -9,7 +9,7 @@ from discl.cli import filters
 def add_filter_command(known, add: Callable[..., argparse.ArgumentParser]) -> None:
     """add(known, name, run, text): makes one command."""
     command = add(known, "filter", filters.filter, "choose images by their scores: writes a selection, moves no image")
-    command.add_argument("store", metavar="STORE")
+    command.add_argument("store", metavar="STORE", help="where the images and their scores are")
     command.add_argument("--name", default="default", help="of the selection (default: default)")
     command.add_argument("--scorer", metavar="NAME", help="judge by scores/NAME/ that `discl score` wrote")
     command.add_argument("--recipe", metavar="DIGEST", help="choose among this recipe's images")

@@ -12,6 +12,12 @@ from discl.cli.filter_parser import add_filter_command
 from discl.cli.score_parser import add_score_command
 from discl.cli.store_parser import add_store_commands
 
+EXIT_CODES = (
+    "exit codes: 0 done; 1 the run failed; 2 you must change something, which a line on stderr names; "
+    "130 or 143 stopped by SIGINT or SIGTERM: run the same command again to continue"
+)
+CONFIG = "a TOML file, or the name of a config of the package"
+
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
@@ -22,7 +28,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="discl", description="Synthetic-to-real image spectra and curriculum training on them.")
+    parser = Parser(
+        prog="discl", description="Synthetic-to-real image spectra and curriculum training on them.", epilog=EXIT_CODES
+    )
     parser.add_argument("--version", action="version", version=f"discl {__version__}")
     parser.add_argument("-v", "--verbose", action="store_true", help="log more; show tracebacks")
     known = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -46,8 +54,8 @@ def make_parser() -> argparse.ArgumentParser:
     pack = _command(
         stores, "pack", commands.pack, 'real images into shards, for data.kind = "store"; again to continue'
     )
-    pack.add_argument("config", metavar="CONFIG.toml")
-    pack.add_argument("store", metavar="STORE")
+    pack.add_argument("config", metavar="CONFIG.toml", help=CONFIG)
+    pack.add_argument("store", metavar="STORE", help="the folder to write")
     _overrides(pack)
 
     exports = known.add_parser("export", help="models for the exported backends").add_subparsers(
@@ -79,7 +87,12 @@ def _add_config_commands(known) -> None:
             "write prompt sentences for the hard classes, offline; what the file has stays",
             "the file (default: spectrum.prompts, else sentences.json)",
         ),
-        ("generate", commands.generate, "make and score the spectrum; start again to continue", "the store"),
+        (
+            "generate",
+            commands.generate,
+            "make and score the spectrum; start again to continue",
+            "the store (default: store.path)",
+        ),
         (
             "train",
             commands.train,
@@ -89,7 +102,7 @@ def _add_config_commands(known) -> None:
         ("evaluate", commands.evaluate, "measure a trained classifier", "the run (default: CONFIG-run)"),
     ):
         command = _command(known, name, run, text)
-        command.add_argument("config", metavar="CONFIG.toml")
+        command.add_argument("config", metavar="CONFIG.toml", help=CONFIG)
         _overrides(command)
         command.add_argument("--out", metavar="DIR", help=where)
         if name == "prompts":
@@ -109,7 +122,7 @@ def _add_config_commands(known) -> None:
 
 def _add_report(known) -> None:
     report = _command(known, "report", commands.report, "one HTML page from finished runs")
-    report.add_argument("runs", metavar="RUN", nargs="+")
+    report.add_argument("runs", metavar="RUN", nargs="+", help="the --out of discl train, or a store")
     report.add_argument(
         "--compare",
         action="store_true",
@@ -121,7 +134,7 @@ def _add_report(known) -> None:
 
 def _add_watch(known) -> None:
     watch = _command(known, "watch", commands.watch, "how a store's run stands, until it ends")
-    watch.add_argument("store", metavar="STORE")
+    watch.add_argument("store", metavar="STORE", help="a folder, also while it is written")
     watch.add_argument("--once", action="store_true", help="look once")
     watch.add_argument("--every", metavar="SECONDS", type=float, default=5.0, help="default: 5")
     watch.add_argument("--html", metavar="FILE", help="also write a page that reloads itself")
@@ -131,7 +144,7 @@ def _add_watch(known) -> None:
 def _overrides(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--set", metavar="table.key=value", action="append", default=[], dest="overrides",
-        help="change one value of the config; may be given several times",
+        help="change one value of the config, written as in TOML (spectrum.levels=[0,50]); may be given several times",
     )  # fmt: skip
 
 

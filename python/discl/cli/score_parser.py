@@ -10,7 +10,7 @@ from discl.cli.distribution import add_cluster
 def add_score_command(known, add: Callable[..., argparse.ArgumentParser]) -> None:
     """add(known, name, run, text): makes one command."""
     command = add(known, "score", scores.score, "score images that are there, from kept embeddings where possible")
-    command.add_argument("target", metavar="STORE|FOLDER|TAR")
+    command.add_argument("target", metavar="STORE|FOLDER|TAR", help="what discl made, or images from elsewhere")
     command.add_argument("--clip", metavar="NAME", help="as [score] clip (default: the store's own)")
     command.add_argument("--prompt", metavar="TEXT", help="with {class} (default: the store's own)")
     command.add_argument("--negative", metavar="TEXT", action="append", default=[], help="also the likeness to this")
@@ -32,7 +32,12 @@ def add_score_command(known, add: Callable[..., argparse.ArgumentParser]) -> Non
         help="runs the towers (default: torch)",
     )  # fmt: skip
     command.add_argument("--exported", metavar="DIR", help="of the last three: what `discl export --clip` wrote")
-    command.add_argument("--device", default="auto")
-    command.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    command.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of the towers (default: float32)",
+    )
     command.add_argument("--batch", type=int, default=64, metavar="N", help="images per forward pass (default: 64)")
     add_cluster(command)

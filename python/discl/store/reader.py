@@ -212,7 +212,7 @@ class Store:
         return next(batch["status"][0].as_py() for batch in found if len(batch))
 
     def image(self, key: str) -> np.ndarray:
-        """The decoded image, uint8 [H, W, 3]."""
+        """The decoded image, uint8 [H, W, 3]. Raises StoreError as `read` does."""
         with Image.open(io.BytesIO(self.read(key))) as image:
             return np.array(image.convert("RGB"))
 
