@@ -251,3 +251,11 @@ def test_a_full_disk_loses_nothing(tmp_path):
             writer.append(*sample(i))
     check(Store(tmp_path / "s"), 9)
     assert verify(tmp_path / "s") == []
+
+
+@pytest.mark.parametrize("path", [None, 3, b"store", ["store"]])
+def test_what_cannot_be_a_store_or_a_selection_is_named(store, path):
+    with pytest.raises(StoreError, match="give the folder or URL"):
+        Store(path)
+    with pytest.raises(StoreError, match="selection name"):
+        store.selection(path)

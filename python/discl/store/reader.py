@@ -44,6 +44,8 @@ class Store:
         cache: str | os.PathLike | None = None,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise StoreError(f"Store({path!r}): give the folder or URL of a store")
         self._remote = RemoteStore(os.fspath(path), cache, cache_bytes) if is_url(path) else None
         self.path = self._remote.folder if self._remote else Path(path)
         self.name = self._remote.url if self._remote else str(self.path)
@@ -262,7 +264,7 @@ class Store:
         return data, str(path)
 
     def _selection_path(self, name: str) -> Path:
-        if not _SELECTION.fullmatch(name):
+        if not isinstance(name, str) or not _SELECTION.fullmatch(name):
             raise StoreError(f"selection name {name!r}: use letters, digits, '_', '-' and '.' only")
         return self.path / "selections" / f"{name}.parquet"
 
