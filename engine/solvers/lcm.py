@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from diffusers import LCMScheduler
 
-from discl.engine.noise_schedule import Trajectory, executed_steps
+from discl.engine.noise_schedule import Trajectory
 from discl.engine.solvers.base import Solver
 from discl.engine.solvers.prediction import table, variance_preserving
 from discl.engine.solvers.schedule import set_steps
@@ -47,11 +47,12 @@ class Lcm(Solver):
     def shortened(self, level: int) -> Any:
         """As diffusers' LatentConsistencyModelImg2ImgPipeline: `steps` of the distilled timesteps up to the level's."""
         distilled = self.scheduler.config.original_inference_steps
-        kept = executed_steps(distilled, level)
+        kept = distilled * (100 - level) // 100
         if self.steps > kept:
+            fewer = f"at most steps={kept}, or " if kept else ""
             raise DisclError(
                 f"steps={self.steps} at level {level} in mode few-step: only {kept} of the {distilled} timesteps that "
-                f"the model was distilled on lie below its start; use at most steps={kept}, or a lower level"
+                f"the model was distilled on lie below its start; use {fewer}a lower level"
             )
         short = type(self.scheduler).from_config(self.scheduler.config)
         set_steps(short, self.steps, strength=(kept + 0.5) / distilled)  # theirs floors a float

@@ -128,6 +128,11 @@ def test_more_steps_than_timesteps_are_refused_with_the_most(name, steps, level,
     assert trajectory_of(name, TRAILING, most, level, "few-step").steps == most
 
 
+def test_a_level_below_all_distilled_timesteps_is_refused_in_the_steps_that_were_given():
+    with pytest.raises(DisclError, match=r"steps=4 at level 99 .* only 0 of the 50 timesteps .*; use a lower level$"):
+        trajectory_of("lcm", TRAILING, 4, 99, "few-step")
+
+
 @pytest.mark.parametrize(("name", "config"), CASES, ids=case_id)
 def test_pure_noise_is_diffusers_text_to_image(name, config):
     scheduler = SOLVERS[name].scheduler_class.from_config(SD | config)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from discl.store import Store
 
 OPEN_SHARDS = 8
+WITHOUT = "filter without --duplicates, or make a store of images that all were scored"
 
 
 def without_near_duplicates(store: "Store", spool: Spool, alive: np.ndarray, cosine: float, cap: int) -> None:
@@ -67,7 +68,7 @@ class _Vectors:
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         if not np.isfinite(norms).all():
             bad = self.store.keys_at(rows[~np.isfinite(norms[:, 0])][:1])
-            raise StoreError(f"{self.store.name}: sample {bad[0]} has no embedding, so it cannot be compared")
+            raise StoreError(f"{self.store.name}: sample {bad[0]} has no embedding, so nothing compares; {WITHOUT}")
         return vectors / np.maximum(norms, 1e-12)
 
     def _row(self, row: int) -> np.ndarray:
@@ -75,5 +76,7 @@ class _Vectors:
         vectors = self._shard(at)
         if vectors is None:
             number = self.store.shards[at].number
-            raise StoreError(f"{self.store.name}: shard {number:06d} has no embeddings, so duplicates cannot be found")
+            raise StoreError(
+                f"{self.store.name}: shard {number:06d} has no embeddings, so duplicates cannot be found; {WITHOUT}"
+            )
         return vectors[row - self.starts[at]]
