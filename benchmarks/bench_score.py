@@ -38,7 +38,7 @@ Pictures = list[tuple[Image.Image, list[Image.Image]]]  # a real one and its syn
 
 BATCHES, SMALL_BATCH = (16, 32, 64, 128), 2
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-ROUNDS = {"float32": 3, "bfloat16": 7}  # AMX of a shared machine may be three times as fast a second later
+ROUNDS = {"float32": 3, "bfloat16": 15}  # AMX of a shared machine may be three times as fast a second later
 FILTERS = {
     "threshold": ["--threshold", "0.3"],
     "quantile": ["--quantile", "0.5", "--by", "class-level"],
