@@ -2,6 +2,7 @@
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -9,7 +10,9 @@ def remedy(error: BaseException, place: str | os.PathLike) -> str:
     """The end of a message about a full disk: the room that is left around `place`, what to do. "" for other errors."""
     if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return ""
-    return f"; {_left(Path(place).absolute())}; make room there or move to a larger disk"
+    with suppress(OSError):  # what explains an error must not take its place
+        return f"; {_left(Path(place).absolute())}; make room there or move to a larger disk"
+    return "; make room there or move to a larger disk"
 
 
 def _left(place: Path) -> str:

@@ -319,3 +319,10 @@ def test_a_cache_is_a_folder_beside_the_config_or_a_url():
     assert load().engine.cache == ""
     assert load('[engine]\ncache = "code"\n').engine.cache == "/here/code"
     assert load('[engine]\ncache = "s3://bucket/code"\n').engine.cache == "s3://bucket/code"
+
+
+@pytest.mark.parametrize("override", ["#x=1", "[a]#=1", "[a]=1"])
+def test_a_key_that_toml_takes_for_something_else_is_refused(tmp_path, override):
+    (tmp_path / "c.toml").write_text('[data]\nkind = "imagefolder"\nroot = "data"\n')
+    with pytest.raises(ConfigError, match=r"write --set table\.key=value"):
+        load_config(tmp_path / "c.toml", [override])

@@ -146,7 +146,7 @@ def test_imagefolder_takes_deeper_folders_for_their_class(tmp_path):
 def test_imagefolder_does_not_take_a_split_for_a_class(tmp_path, name):
     for place in (name, "other"):
         save(tmp_path / place / "cat" / "1.png")
-    with pytest.raises(DataError, match=f"{name}: holds folders and no image of its own, as a split does"):
+    with pytest.raises(DataError, match=f"{name}: is it a split or a class\\?"):
         load_data(config("imagefolder", tmp_path))
 
 

@@ -92,6 +92,20 @@ def test_a_store_alone_shows_the_sources_that_its_newest_run_was_about(run, tmp_
         report_runs([run / "spectrum"], tmp_path / "page.html")
 
 
+def test_sources_that_cannot_be_reached_or_read_have_no_picture(run, monkeypatch):
+    (run / "data" / "zero" / "s0.png").rename(run / "data" / "zero" / "0.png")
+    data = open_run(run).data
+    assert SourceFiles(data)("zero/0.png") == png(3)
+    (run / "data" / "zero" / "0.png").write_bytes(png(3)[:40])
+    assert SourceFiles(data)("zero/0.png") is None
+
+    def forbidden(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("discl.data.load_data", forbidden)
+    assert SourceFiles(data)("zero/0.png") is None
+
+
 def test_a_selection_by_another_scorer_is_shown_with_its_scores(run):
     store = Store(run / "spectrum")
     folder = store.path / "scores" / "other"

@@ -154,6 +154,7 @@ def test_records_do_not_say_that_a_forgotten_source_failed(root):
     runs = {
         "a": {"status": "failed", "failure": told.format("source-1"), "usd": 2.5},
         "b": {"status": "failed", "failure": told.format("source-11"), "errors": []},
+        "odd": {"status": "failed", "failure": 5, "errors": [{"reason": told.format("source-1")}]},
         "c": {"status": "done", "errors": errors, "note": "ü"},
     }
     (root / "runs").mkdir(exist_ok=True)
@@ -164,6 +165,7 @@ def test_records_do_not_say_that_a_forgotten_source_failed(root):
     forget(root, ["source-1", "source-3"])
     expected = {
         "a": runs["a"] | {"failure": REMOVED},
+        "odd": runs["odd"] | {"errors": [{"reason": REMOVED}]},
         "c": runs["c"] | {"errors": [errors[0] | {"reason": REMOVED}, errors[1]]},
     }
     for name, record in expected.items():

@@ -67,7 +67,8 @@ def _say(message: object, code: int) -> int:
 
 def _describe(error: OSError) -> str:
     place = f"{error.filename}: " if error.filename else ""
-    advice = remedy(error, error.filename or os.curdir) or "; check the path, its permissions and the free space"
+    advice = remedy(error, error.filename) if isinstance(error.filename, str) else ""
+    advice = advice or "; check the path, its permissions and the free space"
     return f"{place}{error.strerror}{advice}"
 
 

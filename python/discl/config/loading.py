@@ -126,7 +126,7 @@ def _keys(where: str) -> tuple[str, ...]:
     except tomllib.TOMLDecodeError:
         return tuple(part.strip() for part in where.split("."))
     keys: tuple[str, ...] = ()
-    while isinstance(place, dict):
+    while isinstance(place, dict) and len(place) == 1:  # none where TOML took it for a comment
         ((key, place),) = place.items()
         keys += (key,)
     return keys

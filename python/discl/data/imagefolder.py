@@ -52,8 +52,9 @@ def _split_folders(root: Path) -> dict[str, Path]:
     for folder in (root / name for name in names if name.lower() in LIKE_SPLITS):
         if _folders(folder) and not _own_files(folder):
             raise DataError(
-                f"{folder}: holds folders and no image of its own, as a split does, not a class; beside splits (train "
-                f"and any of {', '.join(SPLITS[1:])}) {root} may hold no other folder: rename or move what is none"
+                f"{folder}: is it a split or a class? It holds folders and no image of its own, as a split does; "
+                f"splits are called train and any of {', '.join(SPLITS[1:])}, with no other folder in {root}, and a "
+                f"class may not be called {folder.name}: rename the folder"
             )
     return {"train": root}
 

@@ -68,9 +68,10 @@ class Facts:
         if threshold is None or not self.judged:
             return self.score.astype(np.float64)
         limits = Thresholds.model_validate(as_tables(threshold))
-        of = np.array([[limits.of(name, level) for level in self.levels] for name in self.class_names.values()])
-        own = of[np.searchsorted(list(self.class_names), self.class_id), np.searchsorted(self.levels, self.level)]
-        return self.score.astype(np.float64) - own.astype(np.float32)
+        levels = self.levels  # one pass over all samples
+        of = np.array([[limits.of(name, level) for level in levels] for name in self.class_names.values()])
+        own = of[np.searchsorted(list(self.class_names), self.class_id), np.searchsorted(levels, self.level)]
+        return self.score.astype(np.float64) - own.astype(np.float32)  # the filter compares in float32
 
 
 def one_threshold(rule: dict[str, Any]) -> float | None:

@@ -61,14 +61,20 @@ class SourceFiles:
         from discl.data import load_data
 
         try:
-            table = load_data(self.data) if self.data else None
-        except DisclError:
+            # Unchecked: some dozens of sources are shown, and what cannot be read has no picture.
+            table = load_data(self.data, check=False) if self.data else None
+        except (DisclError, OSError):
             return {}  # a report over a store must not fail because the data has moved
         return dict(zip(table.ids, table.paths, strict=True)) if table else {}
 
     def __call__(self, source: str) -> bytes | None:
-        path = Path(self.paths.get(source, ""))
-        return path.read_bytes() if path.is_file() else None
+        from discl.data.images import open_image
+
+        path = self.paths.get(source)
+        try:
+            return Path(path).read_bytes() if path and open_image(path) else None
+        except (DisclError, OSError):
+            return None
 
 
 def merged_metrics(runs: list[Run]) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def _clean_record(file: Path, ids: frozenset[str]) -> None:
     try:
         record = json.loads(file.read_bytes())
         texts = [(record, "failure"), *((error, "reason") for error in record.get("errors") or ())]
-        telling = [(place, name) for place, name in texts if _names(place.get(name) or "", ids)]
+        telling = [(place, name) for place, name in texts if _names(str(place.get(name) or ""), ids)]
     except (ValueError, AttributeError, TypeError):  # no record of ours
         return
     for place, name in telling:
@@ -155,7 +155,8 @@ def _clean_record(file: Path, ids: frozenset[str]) -> None:
 def _names(text: str, ids: frozenset[str]) -> bool:
     """Whether one of the ids stands in the text, by itself or as the end of a path."""
     whole = r"(?<![\w.-]){}(?![\w-])"
-    return any(source in text and re.search(whole.format(re.escape(source)), text) for source in ids)
+    spelt = {*ids, *(repr(source)[1:-1] for source in ids)}  # lists of ids stand there as Python writes them
+    return any(each in text and re.search(whole.format(re.escape(each)), text) for each in spelt)
 
 
 def _clean_quarantine(file: Path, ids: frozenset[str]) -> None:
