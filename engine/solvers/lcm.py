@@ -47,7 +47,7 @@ class Lcm(Solver):
     def shortened(self, level: int) -> Any:
         """As diffusers' LatentConsistencyModelImg2ImgPipeline: `steps` of the distilled timesteps up to the level's."""
         distilled = self.scheduler.config.original_inference_steps
-        kept = distilled * (100 - level) // 100
+        kept = distilled * (100 - level) // 100  # not executed_steps, whose error tells of steps that nobody gave
         if self.steps > kept:
             fewer = f"at most steps={kept}, or " if kept else ""
             raise DisclError(

@@ -41,7 +41,7 @@ class RunFailed(DisclError):
 def nearest(word: str, known: Iterable[str]) -> str:
     """The one of `known` that is most like `word`, for a message about an unknown name; "" where none is known.
 
-    Case counts only between names that differ in nothing else: it is misspelt most easily.
+    Case is misspelt most easily, so it counts only between names that differ in nothing else.
     """
     alike: dict[str, list[str]] = {}
     for name in known:

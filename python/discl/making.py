@@ -18,7 +18,7 @@ from discl.data import DataTable
 from discl.feed import Feed
 from discl.plan import Plan, PlannedSample
 from discl.progress import Meter
-from discl.prompts import class_embeddings, fill
+from discl.prompts import class_embeddings
 from discl.recorded import ends, is_accepted
 from discl.sizes import Size, brought_back
 from discl.store.encode import encode_image
@@ -162,8 +162,7 @@ def margin_of(engine: "Engine", config: RunConfig, class_names: tuple[str, ...])
 
     from discl.kernels import cosine_scores
 
-    filled = [fill(config.score.prompt, name, "score.prompt") for name in class_names]
-    texts = class_embeddings(engine.scorer, filled, class_names, "score.prompt").cpu()
+    texts = class_embeddings(engine.scorer, config.score.prompt, class_names, "score.prompt").cpu()
 
     def margin(embedding: np.ndarray | None, class_id: int) -> float | None:
         if embedding is None:

@@ -46,8 +46,9 @@ def class_texts(prompt: str, class_names: Sequence[str], key: str) -> list[str]:
     return texts
 
 
-def class_embeddings(scorer: "Scorer", texts: Sequence[str], class_names: Sequence[str], key: str) -> "torch.Tensor":
-    """float32 [C, D] of each class's text. ConfigError where the scorer's CLIP reads two classes' texts as one."""
+def class_embeddings(scorer: "Scorer", prompt: str, class_names: Sequence[str], key: str) -> "torch.Tensor":
+    """float32 [C, D] of `class_texts`. ConfigError, too, where the scorer's CLIP reads two classes' texts as one."""
+    texts = class_texts(prompt, class_names, key)
     if same := scorer.same_text(texts):
         first, second = (class_names[place] for place in same)
         raise ConfigError(

@@ -19,7 +19,7 @@ from discl.data import DataTable
 from discl.data.images import open_image
 from discl.errors import DataError
 from discl.hard import select_hard
-from discl.prompts import fill
+from discl.prompts import class_embeddings
 from discl.store import Store
 
 log = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ def _real_scores(config: RunConfig, table: DataTable) -> tuple[np.ndarray, float
     wanted = train[np.linspace(0, len(train) - 1, min(REAL, len(train))).astype(int)]
     opened = dict(_opened(table, wanted))
     scorer = Scorer.from_pretrained(config.score.clip)
-    texts = scorer.embed_texts([fill(config.score.prompt, name, "score.prompt") for name in table.class_names])
+    texts = class_embeddings(scorer, config.score.prompt, table.class_names, "score.prompt")
     cosines = scorer.embed_pil(list(opened.values())) @ texts.T
     labels = torch.from_numpy(table.labels[list(opened)])
     best = (cosines.argmax(1) == labels).float().mean().item() if len(texts) > 1 else math.nan

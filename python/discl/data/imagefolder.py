@@ -78,11 +78,12 @@ def _folders(folder: Path) -> list[str]:
 
 def _files(folder: Path, above: tuple[Path, ...] = ()) -> list[str]:
     """Paths below a folder of the images in it, at any depth, sorted; none where there is no such folder."""
-    if not folder.is_dir() or folder.resolve() in above:  # a link to where we come from
+    here = folder.resolve()
+    if not folder.is_dir() or here in above:  # a link to where we come from
         return []
     files = _own_files(folder)
     for name in _folders(folder):
-        files += [f"{name}/{file}" for file in _files(folder / name, (*above, folder.resolve()))]
+        files += [f"{name}/{file}" for file in _files(folder / name, (*above, here))]
     return sorted(files)
 
 

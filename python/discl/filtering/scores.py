@@ -58,11 +58,11 @@ class ShardScores:
             )
         return table
 
-    def read(self, shard: manifest.Shard) -> pa.Table | None:
-        """The same; None where they have to be made (again)."""
+    def read(self, shard: manifest.Shard, columns: list[str] | None = None) -> pa.Table | None:
+        """The same, of these columns (one is key); None where they have to be made (again)."""
         try:
             file = pq.ParquetFile(self.folder / f"{shard.number:06d}.parquet")
-            table = file.read(use_threads=False)
+            table = file.read(columns, use_threads=False)
             keys = index.open_index(self.store.path, shard).read(columns=["key"], use_threads=False)["key"]
             return table if table["key"].combine_chunks() == keys.combine_chunks() else None
         except (OSError, KeyError, pa.ArrowException):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ class Facts:
         """The encoded image of a stored sample."""
         return self.reader(self.key[int(row)].as_py())
 
-    @property
+    @cached_property
     def levels(self) -> list[int]:
         return [int(level) for level in np.unique(self.level)]
 
@@ -68,9 +69,8 @@ class Facts:
         if threshold is None or not self.judged:
             return self.score.astype(np.float64)
         limits = Thresholds.model_validate(as_tables(threshold))
-        levels = self.levels  # one pass over all samples
-        of = np.array([[limits.of(name, level) for level in levels] for name in self.class_names.values()])
-        own = of[np.searchsorted(list(self.class_names), self.class_id), np.searchsorted(levels, self.level)]
+        of = np.array([[limits.of(name, level) for level in self.levels] for name in self.class_names.values()])
+        own = of[self.class_id, np.searchsorted(self.levels, self.level)]
         return self.score.astype(np.float64) - own.astype(np.float32)  # the filter compares in float32
 
 
@@ -120,10 +120,15 @@ def _named_scores(store: Any, rule: dict[str, Any]) -> pa.Table | None:
     """Rows as the index's, of the scorer that the rule names; None where it names none or the store lacks some."""
     digest = rule.get("scorer", {}).get("digest")
     name = scorer_of(store, digest) if digest else None
-    parts = [ShardScores(store, name).read(shard) for shard in store.shards] if name else []
-    return (
-        None if not parts or any(part is None for part in parts) else pa.concat_tables(parts, promote_options="default")
-    )
+    if name is None:
+        return None
+    scores, parts = ShardScores(store, name), []
+    for shard in store.shards:
+        part = scores.read(shard, ["key", "text_score", "margin"])
+        if part is None:
+            return None
+        parts.append(part)
+    return pa.concat_tables(parts) if parts else None
 
 
 def _floats(table: pa.Table, name: str) -> np.ndarray:

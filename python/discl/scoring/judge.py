@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from discl.kernels import score_rows
-from discl.prompts import class_embeddings, class_texts
+from discl.prompts import class_embeddings
 
 if TYPE_CHECKING:
     import torch
@@ -36,8 +36,7 @@ class Judge:
     negative_texts: "torch.Tensor" = field(init=False)
 
     def __post_init__(self) -> None:
-        texts = class_texts(self.prompt, self.class_names, "--prompt")
-        self.texts = class_embeddings(self.scorer, texts, self.class_names, "--prompt")
+        self.texts = class_embeddings(self.scorer, self.prompt, self.class_names, "--prompt")
         self.negative_texts = self.scorer.embed_texts(list(self.negatives))
 
     def scored(
